@@ -1,0 +1,316 @@
+"""YAML and environment in, frozen settings out; anything unknown, mistyped or out of range is named and refused.
+
+`config/default.yaml` holds every key with its environment name beside it (`${NAME:-default}`); `--config FILE` overrides
+it, the environment overrides both. Booleans accept true/false/1/0/yes/no/on/off in any case (DECISIONS, 5).
+"""
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+
+from engine import settings as e
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+DEFAULT = HERE / "default.yaml"
+SYMBOLS = HERE / "symbols.yaml"
+TRUE, FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+Port = typing.Annotated[int, Meta(ge=0, le=65535)]
+
+
+class ConfigError(SystemExit):
+    """A configuration that cannot be meant: every fault with its file, key, value and what was expected."""
+
+    def __init__(self, faults: list[str]):
+        self.faults = faults
+        super().__init__("configuration refused:\n" + "\n".join(f"  {f}" for f in faults))
+
+
+class Kafka(Struct, frozen=True):
+    """The broker: one's own (`bootstrap` set) or Apache Kafka on this machine."""
+    bootstrap: str
+    port: Port
+    controller_port: Port
+    partitions: e.Many
+    replication: e.Many
+    retention_ms: e.Many
+    retention_bytes: e.Many
+    segment_bytes: e.Many
+    heap: str
+    security_protocol: typing.Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+    sasl_mechanism: str
+    sasl_username: str
+    sasl_password: str
+    ssl_cafile: str
+
+
+class Frames(Struct, frozen=True):
+    """A frame closes after this many events or this much time of arrival."""
+    max_events: typing.Annotated[int, Meta(ge=1, le=4096)]
+    max_ms: e.Many
+
+
+class Exchange(Struct, frozen=True):
+    """The local exchange: where it listens, which market it shows, how fast."""
+    host: str
+    port: Port
+    market: typing.Literal["sim", "recording", "frames"]
+    recording: str
+    speed: str
+    seed: int
+    symbols: list[str]
+    session: str
+
+
+class Ports(Struct, frozen=True):
+    """Where people and Prometheus look."""
+    metrics: Port
+    prefect: Port
+    console: Port
+    prometheus: Port
+    api: Port
+    bind: str
+
+
+class Ledger(Struct, frozen=True):
+    """Where money state is written."""
+    url: str
+    snapshot_every: e.Many
+    synchronous: typing.Literal["NORMAL", "FULL"]
+
+
+class Paths(Struct, frozen=True):
+    """Run-time folders, relative to the project."""
+    data: str
+    models: str
+    recordings: str
+
+
+class Monitoring(Struct, frozen=True):
+    """What counts as stale or late: the alerts and the guards read the same fields."""
+    stale_ms: e.Many
+    max_lag_records: e.Many
+    clock_skew_ms: e.Many
+
+
+class Settings(Struct, frozen=True):
+    """The whole tree."""
+    desk: e.DeskSettings
+    policy: e.EntryLimits
+    sizing: e.Sizing
+    venue: e.Venue
+    matching: e.Matching
+    triggers: e.Triggers
+    windows: e.Windows
+    regimes: e.Regimes
+    labels: e.Labels
+    training: e.Training
+    shadow: e.Shadow
+    features: e.Flags
+    rollout: e.RolloutSeed
+    exchange: Exchange
+    frames: Frames
+    kafka: Kafka
+    ledger: Ledger
+    paths: Paths
+    ports: Ports
+    monitoring: Monitoring
+    instance: str
+    symbols: dict[str, e.Instrument]
+
+    def instrument(self, symbol: str) -> e.Instrument:
+        """The symbol's ticks, lots and fees; `ConfigError` where `config/symbols.yaml` does not have it."""
+        try:
+            return self.symbols[symbol]
+        except KeyError:
+            raise ConfigError([f"symbols.{symbol}: not in config/symbols.yaml, which has {', '.join(sorted(self.symbols))}"]) from None
+
+    def folder(self, name: str) -> Path:
+        """The absolute path of a run-time folder (`data`, `models`, `recordings`)."""
+        path = Path(getattr(self.paths, name)).expanduser()
+        return path if path.is_absolute() else ROOT / path
+
+
+# S1's document writes some sections under other names: they are read as the same keys.
+ALIASES = {("exchange", k): ("venue", k) for k in ("mode", "venue", "maker_only", "reduce_only", "post_only")}
+ALIASES |= {("executor", "sizing"): ("sizing",), ("ai_scorer", "shadow"): ("shadow",)}
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """`${NAME:-default}` replaced from the environment; an empty variable counts as unset, as in the shell.
+
+    >>> expand("${EXCHANGE_MODE:-paper}", {})
+    'paper'
+    """
+    return VARIABLE.sub(lambda m: env.get(m[1]) or (m[2] or ""), text)
+
+
+def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process: defaults, then each override file, then the environment. `ConfigError` names every fault."""
+    env = os.environ if env is None else env
+    faults: list[str] = []
+    tree: dict = {"symbols": read(SYMBOLS, faults)}
+    sources: dict[str, str] = {}
+    for path in (DEFAULT, *map(Path, overrides)):
+        merge(tree, aliased(read(path, faults), path, faults), path, sources)
+    if faults:
+        raise ConfigError(faults)
+    built = build(Settings, tree, "", env, faults, sources)
+    if faults:
+        raise ConfigError(faults)
+    return built
+
+
+def read(path: Path, faults: list[str]) -> dict:
+    """One YAML file as a mapping; an empty file is an empty mapping."""
+    try:
+        got = yaml.safe_load(path.read_text())
+    except OSError as error:
+        faults.append(f"{path}: cannot be read ({error.strerror})")
+        return {}
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        faults.append(f"{path}: line {where.line + 1 if where else '?'}: not YAML ({getattr(error, 'problem', error)})")
+        return {}
+    if got is None:
+        return {}
+    if not isinstance(got, dict):
+        faults.append(f"{path}: a mapping of keys was expected, not {type(got).__name__}")
+        return {}
+    return got
+
+
+def aliased(tree: dict, path: Path, faults: list[str]) -> dict:
+    """The tree with S1's section names moved to ours; a key said twice with two values is a fault."""
+    out = {k: (dict(v) if isinstance(v, dict) else v) for k, v in tree.items()}
+    for (section, key), where in ALIASES.items():
+        if isinstance(out.get(section), dict) and key in out[section]:
+            value, at = out[section].pop(key), out
+            for step in where[:-1]:
+                at = at.setdefault(step, {})
+            if where[-1] in at and at[where[-1]] != value:
+                faults.append(f"{path}: {section}.{key}: {value!r} contradicts {'.'.join(where)}: {at[where[-1]]!r}")
+            at[where[-1]] = value
+            if not out[section]:
+                del out[section]
+    return out
+
+
+def merge(into: dict, more: dict, path: Path, sources: dict[str, str], at: str = "") -> None:
+    """`more` over `into`, section by section; remembers which file said each key."""
+    for key, value in more.items():
+        name = f"{at}.{key}" if at else str(key)
+        sources[name] = str(path)
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            merge(into[key], value, path, sources, name)
+        else:
+            into[key] = value
+
+
+def build(kind, value, at: str, env: Mapping[str, str], faults: list[str], sources: dict[str, str]):
+    """`value` as `kind`, or a fault and None."""
+    def fault(why: str):
+        where = sources.get(at, "")
+        faults.append(f"{where + ': ' if where else ''}{at}: {why}")
+
+    meta: list[Meta] = []
+    if typing.get_origin(kind) is typing.Annotated:
+        kind, *extra = typing.get_args(kind)
+        meta = [m for m in extra if isinstance(m, Meta)]
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        options = [a for a in typing.get_args(kind) if a is not type(None)]
+        if value is None or (isinstance(value, str) and expand(value, env).strip().lower() in ("", "null", "none")):
+            return None
+        return build(options[0], value, at, env, faults, sources)
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        if not isinstance(value, dict):
+            return fault(f"a section was expected, not {value!r}")
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for key in value.keys() - hints.keys():
+            near = nearest(str(key), hints)
+            faults.append(f"{sources.get(f'{at}.{key}' if at else str(key), at)}: {at + '.' if at else ''}{key}: unknown key"
+                          + (f"; did you mean {near}?" if near else f"; known are {', '.join(sorted(hints))}"))
+        got = {}
+        for key, hint in hints.items():
+            name = f"{at}.{key}" if at else key
+            if key not in value:
+                faults.append(f"{name}: missing")
+            else:
+                got[key] = build(hint, value[key], name, env, faults, sources)
+        return kind(**got) if len(got) == len(hints) else None
+    if origin is dict:
+        if not isinstance(value, dict):
+            return fault(f"a mapping was expected, not {value!r}")
+        return {str(k): build(typing.get_args(kind)[1], v, f"{at}.{k}", env, faults, sources) for k, v in value.items()}
+    if isinstance(value, str):
+        value = expand(value, env)
+    if origin is list:
+        if isinstance(value, str):
+            value = [v.strip() for v in value.split(",") if v.strip()]
+        if not isinstance(value, list):
+            return fault(f"a list was expected, not {value!r}")
+        return [build(typing.get_args(kind)[0], v, f"{at}[{i}]", env, faults, sources) for i, v in enumerate(value)]
+    if origin is typing.Literal:
+        allowed = typing.get_args(kind)
+        return value if value in allowed else fault(f"{value!r} is not one of {', '.join(map(str, allowed))}")
+    got = scalar(kind, value)
+    if got is None:
+        return fault(f"{value!r} is not {WORDS[kind]}")
+    for m in meta:
+        wrong = beyond(got, m)
+        if wrong:
+            return fault(f"{got} {wrong}")
+    return got
+
+
+WORDS = {bool: "true or false (true/false, 1/0, yes/no, on/off)", int: "a whole number", float: "a finite number", str: "text"}
+
+
+def scalar(kind: type, value):
+    """The value as that type, None where it is not one. A bool is no number, and a number no bool but 1 and 0."""
+    if kind is str:
+        return value if isinstance(value, str) else None if isinstance(value, (dict, list)) or value is None else str(value)
+    if kind is bool:
+        word = str(value).strip().lower()
+        return True if word in TRUE else False if word in FALSE else None
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        got = kind(value if not isinstance(value, str) or kind is float else value.strip())
+    except (TypeError, ValueError):
+        return None
+    if kind is int and isinstance(value, float) and value != got:
+        return None
+    return got if got - got == 0 else None
+
+
+def beyond(value: float, m: Meta) -> str:
+    """Why the value is outside its range, or nothing."""
+    if m.ge is not None and m.le is not None and not m.ge <= value <= m.le:
+        return f"is not between {m.ge} and {m.le}"
+    for limit, ok, words in ((m.ge, lambda v, x: v >= x, "at least"), (m.gt, lambda v, x: v > x, "above"),
+                             (m.le, lambda v, x: v <= x, "at most"), (m.lt, lambda v, x: v < x, "below")):
+        if limit is not None and not ok(value, limit):
+            return f"is not {words} {limit}"
+    return ""
+
+
+def nearest(word: str, known) -> str | None:
+    """The known key that a misspelt one was meant to be."""
+    import difflib
+    got = difflib.get_close_matches(word, list(known), 1, 0.7)
+    return got[0] if got else None
+
+
+def fingerprint(part: Struct) -> str:
+    """sha256 of a settings struct, for evidence of what a decision was made under."""
+    import hashlib
+    return hashlib.sha256(msgspec.json.encode(part, order="deterministic")).hexdigest()

@@ -1,0 +1,372 @@
+"""The messages on the wire: frozen, tagged, told apart by their class.
+
+A fact's id is a pure function of its cause (symbol, session, time, side), never of a frame or an offset, and its
+`ts_ms` is *market* time, given by the shell at ingress. Each stage wraps the fact before it (`scored.signal`,
+`decision.scored`, `order.decision`), so that any row can answer why. Prices are in quote currency and quantities in
+base units unless a name says ticks or lots; money is USD.
+"""
+import msgspec
+import numpy as np
+
+BUY, SELL = "BUY", "SELL"
+LONG, SHORT = "long", "short"
+BOOK, TRADE = 0, 1
+DEPTH = 10
+MAX_INT32 = 2**31 - 1
+
+
+def direction(side: str) -> str:
+    """The position that an order of this side opens.
+
+    >>> direction("BUY")
+    'long'
+    """
+    return LONG if side == BUY else SHORT
+
+
+def opposite(side: str) -> str:
+    """The side that closes what `side` opened."""
+    return SELL if side == BUY else BUY
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False, tag="frame"):
+    """Market events of one symbol as columns; how many travel together is transport, and no decision depends on it.
+
+    `ts` int64[n], market time in ms, never decreasing; `kind` uint8[n], BOOK or TRADE; `books` int32[n_books, 4, DEPTH]:
+    bid prices (ticks), bid sizes (lots), ask prices, ask sizes, best level first, an absent level is 0 with size 0;
+    `trades` int32[n_trades, 3]: price (ticks), size (lots), aggressor (+1 bought, -1 sold). All little-endian.
+    `seq` numbers the first event within the session; `sent_ms` is the wall clock at ingress, for latency figures only.
+    """
+    symbol: str
+    session: str
+    seq: int
+    tick: float
+    lot: float
+    ts: bytes
+    kind: bytes
+    books: bytes
+    trades: bytes
+    sent_ms: float = 0.0
+
+    @property
+    def n(self) -> int:
+        """How many events it carries."""
+        return len(self.kind)
+
+    @property
+    def times(self) -> np.ndarray:
+        """int64[n]: market time of each event in ms."""
+        return np.frombuffer(self.ts, np.int64)
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """uint8[n]: BOOK or TRADE."""
+        return np.frombuffer(self.kind, np.uint8)
+
+    @property
+    def book_rows(self) -> np.ndarray:
+        """int32[n_books, 4, DEPTH]: bid ticks, bid lots, ask ticks, ask lots."""
+        return np.frombuffer(self.books, np.int32).reshape(-1, 4, DEPTH)
+
+    @property
+    def trade_rows(self) -> np.ndarray:
+        """int32[n_trades, 3]: ticks, lots, aggressor."""
+        return np.frombuffer(self.trades, np.int32).reshape(-1, 3)
+
+
+def frame_of(symbol: str, session: str, seq: int, tick: float, lot: float, ts, kind, books, trades, sent_ms: float = 0.0) -> Frame:
+    """A frame from arrays of the shapes that `Frame` names; types are cast, contiguity is made."""
+    def packed(a, dtype) -> bytes:
+        return np.ascontiguousarray(a, dtype).tobytes()
+    return Frame(symbol, session, int(seq), float(tick), float(lot), packed(ts, np.int64), packed(kind, np.uint8),
+                 packed(books, np.int32), packed(trades, np.int32), sent_ms)
+
+
+def cut(frame: Frame, first: int, last: int) -> Frame:
+    """Events `first` to `last` (exclusive) as a frame of their own."""
+    kinds = frame.kinds
+    b0, b1 = int(np.count_nonzero(kinds[:first] == BOOK)), int(np.count_nonzero(kinds[:last] == BOOK))
+    t0, t1 = first - b0, last - b1
+    row = 4 * DEPTH * 4
+    return Frame(frame.symbol, frame.session, frame.seq + first, frame.tick, frame.lot, frame.ts[8 * first:8 * last],
+                 frame.kind[first:last], frame.books[row * b0:row * b1], frame.trades[12 * t0:12 * t1], frame.sent_ms)
+
+
+def join(frames: list[Frame]) -> Frame:
+    """Frames of one symbol and session that follow each other, as one; `ValueError` where one is missing."""
+    head, due = frames[0], frames[0].seq
+    for frame in frames:
+        if (frame.symbol, frame.session, frame.seq) != (head.symbol, head.session, due):
+            raise ValueError(f"{frame.symbol} {frame.session}: event {frame.seq} follows, {due} was due")
+        due += frame.n
+    return Frame(head.symbol, head.session, head.seq, head.tick, head.lot, b"".join(f.ts for f in frames),
+                 b"".join(f.kind for f in frames), b"".join(f.books for f in frames), b"".join(f.trades for f in frames),
+                 frames[-1].sent_ms)
+
+
+class Candidate(msgspec.Struct, frozen=True, gc=False, tag="candidate", array_like=True):
+    """A trigger fired: this side, from this entry to this target or stop. `features` is float32[F] of the declared list."""
+    id: str
+    symbol: str
+    ts_ms: int
+    side: str
+    entry: float
+    stop: float
+    target: float
+    regime: str
+    trigger: str
+    schema_hash: str
+    features: bytes
+
+
+def candidate_id(symbol: str, session: str, ts_ms: int, side: str) -> str:
+    """At most one candidate a symbol, millisecond and side; 36 characters at most with a session of six.
+
+    >>> candidate_id("BTCUSDT", "s1", 1767654887210, "BUY")
+    'BTCUSDT-s1-1767654887210-B'
+    """
+    return f"{symbol}-{session}-{ts_ms}-{side[0]}"
+
+
+class Candidates(msgspec.Struct, frozen=True, gc=False, tag="candidates"):
+    """What the signal engine says to one frame, be it nothing."""
+    symbol: str
+    session: str
+    seq: int
+    n: int
+    ts_ms: int
+    sent_ms: float
+    items: list[Candidate]
+
+
+class Scored(msgspec.Struct, frozen=True, gc=False, tag="scored", array_like=True):
+    """A candidate with the calibrated probability that its target is reached before its stop."""
+    signal: Candidate
+    p: float
+    model_id: str
+    tau_entry: float
+    tau_hold: float
+    shadow_p: float | None = None
+    shadow_id: str = ""
+
+
+class ScoredBatch(msgspec.Struct, frozen=True, gc=False, tag="scored_batch"):
+    """What the scorer says to one frame, be it nothing."""
+    symbol: str
+    session: str
+    seq: int
+    n: int
+    ts_ms: int
+    sent_ms: float
+    items: list[Scored]
+
+
+class Market(msgspec.Struct, frozen=True, gc=False, tag="market"):
+    """The Desk's view of a stretch of market: touch by book event, and the near depth at its end.
+
+    `ts` int64[k], `bid` and `ask` int32[k] in ticks; `bid_depth`, `ask_depth` the lots of the first three levels of the
+    last book; `upto_ms` the time of the last event, book or not. k may be 0 (trades only).
+    """
+    symbol: str
+    session: str
+    seq: int
+    n: int
+    upto_ms: int
+    tick: float
+    lot: float
+    ts: bytes
+    bid: bytes
+    ask: bytes
+    bid_depth: int
+    ask_depth: int
+    sent_ms: float = 0.0
+
+
+def market_of(frame: Frame, levels: int = 3) -> Market:
+    """The summary of a frame that the Desk reads."""
+    rows, times = frame.book_rows, frame.times
+    ts = times[frame.kinds == BOOK]
+    depth = (int(rows[-1, 1, :levels].sum()), int(rows[-1, 3, :levels].sum())) if len(rows) else (0, 0)
+    return Market(frame.symbol, frame.session, frame.seq, frame.n, int(times[-1]), frame.tick, frame.lot, ts.tobytes(),
+                  rows[:, 0, 0].tobytes(), rows[:, 2, 0].tobytes(), *depth, frame.sent_ms)
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False, tag="decision"):
+    """A yes, with what was decided and why; `cap` names the limit that bound the size."""
+    id: str
+    scored: Scored
+    decision: str
+    reason: str
+    margin_usd: float
+    cap: str
+    qty: float
+    price: float
+    leverage: float
+    route: str
+    epoch: int
+    ts_ms: int
+
+
+class Dropped(msgspec.Struct, frozen=True, gc=False, tag="dropped"):
+    """A no is a value: the coded reason, and the numbers that made it."""
+    id: str
+    scored: Scored
+    reason: str
+    numbers: str
+    ts_ms: int
+
+
+ENTRY, TARGET, STOP, TIME, HOLD, HALT = "entry", "target", "stop", "time", "hold", "halt"
+CAUSES = (ENTRY, TARGET, STOP, TIME, HOLD, HALT)
+LIMIT, MARKET = "limit", "market"
+
+
+class Order(msgspec.Struct, frozen=True, gc=False, tag="order"):
+    """What the executor shall have done. `entry_id` is the entry's order id, its own for an entry.
+
+    `price` 0 for a market order. `expires_ms` 0: the Desk decides when it is cancelled; else the Desk cancels it then.
+    """
+    id: str
+    cause: str
+    entry_id: str
+    symbol: str
+    side: str
+    qty: float
+    price: float
+    kind: str
+    post_only: bool
+    reduce_only: bool
+    route: str
+    epoch: int
+    ts_ms: int
+    expires_ms: int = 0
+    decision: Decision | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
+    """Take this order back."""
+    order_id: str
+    symbol: str
+    ts_ms: int
+    reason: str
+
+
+class Approved(msgspec.Struct, frozen=True, gc=False, tag="approved"):
+    """What the risk service says to one stretch of market: orders and cancels, and how far the Desk has thought.
+
+    `upto_ms`: no order of an earlier time will follow for this symbol. `seen`: the last venue sequence number consumed.
+    """
+    symbol: str
+    session: str
+    upto_ms: int
+    seen: int
+    sent_ms: float
+    orders: list[Order]
+    cancels: list[Cancel]
+
+
+class DroppedBatch(msgspec.Struct, frozen=True, gc=False, tag="dropped_batch"):
+    """The refusals of one stretch of market."""
+    symbol: str
+    session: str
+    ts_ms: int
+    items: list[Dropped]
+
+
+ACCEPTED, REJECTED, CANCELLED, UNKNOWN, DONE = "accepted", "rejected", "cancelled", "unknown", "filled"
+STATUSES = (ACCEPTED, REJECTED, CANCELLED, UNKNOWN, DONE)
+
+
+class Report(msgspec.Struct, frozen=True, gc=False, tag="report"):
+    """What became of an order at the venue; `seq` is the venue's number for it, `filled` the quantity filled so far."""
+    order_id: str
+    symbol: str
+    status: str
+    reason: str
+    filled: float
+    seq: int
+    ts_ms: int
+
+
+class Fill(msgspec.Struct, frozen=True, gc=False, tag="fill"):
+    """What the venue did with (part of) an order. `id` is the venue's execution id; `fee_usd` positive when paid."""
+    id: str
+    order_id: str
+    symbol: str
+    side: str
+    price: float
+    qty: float
+    fee_usd: float
+    maker: bool
+    seq: int
+    ts_ms: int
+
+
+class Reports(msgspec.Struct, frozen=True, gc=False, tag="reports"):
+    """Reports of one symbol. `upto_ms`: every report and fill of this symbol up to that market time has been sent."""
+    symbol: str
+    session: str
+    upto_ms: int
+    sent_ms: float
+    items: list[Report]
+
+
+class Fills(msgspec.Struct, frozen=True, gc=False, tag="fills"):
+    """Fills of one symbol."""
+    symbol: str
+    session: str
+    sent_ms: float
+    items: list[Fill]
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False, tag="outcome"):
+    """An entry that is closed: what it paid, what it brought, and how it ended."""
+    id: str
+    symbol: str
+    side: str
+    regime: str
+    model_id: str
+    p: float
+    qty: float
+    entry_price: float
+    exit_price: float
+    gross_usd: float
+    fees_usd: float
+    net_usd: float
+    cause: str
+    route: str
+    opened_ms: int
+    closed_ms: int
+
+
+class Outcomes(msgspec.Struct, frozen=True, gc=False, tag="outcomes"):
+    """Entries closed in one stretch."""
+    symbol: str
+    session: str
+    items: list[Outcome]
+
+
+KILL, RELEASE, MODE_SWITCH, HEALTH, CRIT = "KILL", "RELEASE", "MODE_SWITCH", "HEALTH", "CRIT"
+
+
+class Control(msgspec.Struct, frozen=True, gc=False, tag="control"):
+    """A change to the desk, by whom and why; `details` holds the kind's own values as text."""
+    id: str
+    kind: str
+    actor: str
+    reason: str
+    epoch: int
+    ts_ms: int
+    details: dict[str, str] = {}
+
+
+class Tick(msgspec.Struct, frozen=True, gc=False, tag="tick"):
+    """Time passed, also where no market event came."""
+    ts_ms: int
+
+
+Fact = (Frame | Candidate | Candidates | Scored | ScoredBatch | Market | Decision | Dropped | Order | Cancel | Approved | DroppedBatch
+        | Report | Fill | Reports | Fills | Outcome | Outcomes | Control | Tick)
+# array_like and mapping structs cannot share one tagged union: what travels inside others stays out of the wire's union
+Record = Frame | Candidates | ScoredBatch | Market | Approved | DroppedBatch | Reports | Fills | Outcomes | Control | Tick
+Consumed = Market | ScoredBatch | Report | Fill | Control | Tick

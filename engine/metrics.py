@@ -1,0 +1,127 @@
+"""Every series, declared once: kind, name, help, closed label sets.
+
+The exporter, the alerts, the dashboards and `docs/metrics.md` import these objects, so that a phantom metric is an
+ImportError and a phantom label a LookupError. `str(series)` is its name; `series(route="paper")` a PromQL selector.
+"""
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engine import reasons
+from engine.facts import CAUSES, STATUSES
+
+SYMBOL = ("*",)  # filled with the configured symbols when the exporter starts
+SERVICES = ("exchange", "collector", "signal_engine", "ai_scorer", "risk", "executor", "supervisor", "api")
+STAGES = ("collector", "signal_engine", "ai_scorer", "risk", "executor", "supervisor")
+ROUTES = ("paper", "canary", "full")
+ANY = ("?",)     # open: a model's id, a topic
+
+
+@dataclass(frozen=True)
+class Series:
+    """One declared series; labels map each name to its closed set of values."""
+    kind: str
+    name: str
+    help: str
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    buckets: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __call__(self, **labels: str) -> str:
+        """A PromQL selector; `LookupError` for a label or value that the series cannot have."""
+        for key, value in labels.items():
+            if key not in self.labels:
+                raise LookupError(f"{self.name} has no label {key}; it has {', '.join(self.labels) or 'none'}")
+            if self.labels[key] not in (SYMBOL, ANY) and value not in self.labels[key]:
+                raise LookupError(f"{self.name}: {key} is never {value!r}; it is one of {', '.join(self.labels[key])}")
+        return self.name + ("{" + ",".join(f'{k}="{v}"' for k, v in labels.items()) + "}" if labels else "")
+
+
+class Meter(Protocol):
+    """What moves series; the exporter is one, a dict in a test another."""
+
+    def inc(self, series: Series, by: float = 1, **labels: str) -> None: ...
+    def set(self, series: Series, value: float, **labels: str) -> None: ...
+    def observe(self, series: Series, value: float, **labels: str) -> None: ...
+
+
+def counter(name, help, **labels) -> Series:
+    return Series("counter", name, help, labels)
+
+
+def gauge(name, help, **labels) -> Series:
+    return Series("gauge", name, help, labels)
+
+
+def histogram(name, help, buckets, **labels) -> Series:
+    return Series("histogram", name, help, labels, buckets)
+
+
+MS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120)
+BAD_TICKS = ("crossed", "non_finite", "non_positive", "unordered", "off_market", "not_a_trade", "overflow", "late", "duplicate")
+REPAIRS = ("locked", "clock_skew")
+
+# the stream itself
+FRAMES_TOTAL = counter("frames_total", "Frames taken in", service=STAGES, symbol=SYMBOL)
+MARKET_EVENTS_TOTAL = counter("market_events_total", "Market events framed by the collector", symbol=SYMBOL)
+BAD_TICKS_TOTAL = counter("bad_ticks_total", "Market events refused, never traded on", symbol=SYMBOL, reason=BAD_TICKS)
+REPAIRED_TICKS_TOTAL = counter("repaired_ticks_total", "Market events repaired", symbol=SYMBOL, kind=REPAIRS)
+MARKET_GAPS_TOTAL = counter("market_gaps_total", "Holes in the venue's event numbers or in time", symbol=SYMBOL)
+MARKET_DATA_AGE_MS = gauge("market_data_age_ms", "Wall-clock time since the last market event", symbol=SYMBOL)
+CONSUMER_LAG_RECORDS = gauge("consumer_lag_records", "Records on the broker that this service has not taken", service=STAGES, topic=ANY)
+STAGE_LATENCY_MS = histogram("stage_latency_ms", "Ingress of a frame to the end of this stage", MS, service=STAGES)
+STAGE_ERRORS_TOTAL = counter("stage_errors_total", "Records that failed twice and were booked as errors", service=STAGES)
+LOG_EPOCH_CHANGES_TOTAL = counter("log_epoch_changes_total", "A topic came back as another log", service=STAGES)
+LOG_HOLES_TOTAL = counter("log_holes_total", "Records missing between our mark and the log", service=STAGES)
+SERVICE_READY = gauge("service_ready", "1 when the service has caught up with its topics", service=SERVICES)
+
+# signals and scores
+CANDIDATES_TOTAL = counter("candidates_total", "Candidates that the triggers proposed", symbol=SYMBOL, side=("BUY", "SELL"))
+SCORES_TOTAL = counter("scores_total", "Candidates scored", symbol=SYMBOL)
+SCORE_BATCH_MS = histogram("score_batch_ms", "Time of one scoring batch", (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
+MODEL_ACTIVE_ID = gauge("model_active_id", "1 for the model in the active slot", id=ANY)
+MODEL_SHADOW_ID = gauge("model_shadow_id", "1 for the model in the shadow slot", id=ANY)
+MODEL_SCORE_DISTRIBUTION = gauge("model_score_distribution", "Scores of the active model, rolling", split=("online",), stat=("mean", "std", "p10", "p50", "p90"))
+SHADOW_SCORE_DISTRIBUTION = gauge("shadow_score_distribution", "Scores of the shadow model, rolling", split=("online",), stat=("mean", "std", "p10", "p50", "p90"))
+SHADOW_SIGNALS_EVALUATED_TOTAL = counter("shadow_signals_evaluated_total", "Candidates that the shadow model scored")
+SHADOW_SIGNALS_APPROVED_TOTAL = counter("shadow_signals_approved_total", "Candidates at or above the shadow model's tau_entry")
+TAU_ENTRY_CURRENT = gauge("tau_entry_current", "Entry threshold in force", model=("active", "shadow"))
+TAU_HOLD_CURRENT = gauge("tau_hold_current", "Hold threshold in force", model=("active", "shadow"))
+ONNX_PARITY_FAIL_TOTAL = counter("onnx_parity_fail_total", "Scores that differ from the trained model by more than 1e-6", stage=("export", "online"))
+SCHEMA_MISMATCH_TOTAL = counter("parquet_schema_version_mismatch_total", "Data or model with another feature schema")
+
+# the desk
+DECISIONS_TOTAL = counter("policy_decisions_total", "Entry decisions by S4's code", decision=reasons.DECISIONS)
+DROPPED_TOTAL = counter("signals_dropped_total", "Scored signals refused", reason=reasons.DROPS)
+ORDERS_TOTAL = counter("orders_total", "Orders sent", cause=CAUSES)
+TRADES_OPENED_TOTAL = counter("trades_opened_total", "Entries whose first fill came", route=ROUTES)
+TRADES_WON_TOTAL = counter("trades_won_total", "Entries closed with a net profit", route=ROUTES)
+WINRATE_ROLLING = gauge("winrate_rolling", "Share of won entries among the last 50", route=ROUTES)
+EXITS_TOTAL = counter("exits_total", "Entries closed, by what closed them", cause=tuple(c for c in CAUSES if c != "entry"))
+POSITION_QTY = gauge("position_qty", "Signed position, base units", symbol=SYMBOL)
+EXPOSURE_USD = gauge("exposure_usd", "Margin of positions and open orders")
+EQUITY_USD = gauge("equity_usd", "Start equity and realised result after fees")
+REALIZED_PNL_USD = gauge("realized_pnl_usd", "Realised result after fees")
+FEES_USD = gauge("fees_usd", "Fees paid")
+OPEN_ORDERS = gauge("open_orders", "Orders that wait at the venue")
+HALTED = gauge("halted", "1 while a kill is in force")
+DECISION_MS = histogram("tick_to_order_ms", "Ingress of the market event to the order built", MS)
+
+# the executor and the venue
+REPORTS_TOTAL = counter("reports_total", "Venue reports", status=STATUSES)
+FILLS_TOTAL = counter("fills_total", "Executions", symbol=SYMBOL, liquidity=("maker", "taker"))
+FILL_RATE_ROLLING = gauge("fill_rate_rolling", "Entries filled / entries placed, last 50", route=ROUTES)
+ORDER_MS = histogram("tick_to_venue_ms", "Ingress of the market event to the venue's acceptance", MS)
+UNKNOWN_ORDERS = gauge("unknown_orders", "Orders whose submit is ambiguous and not yet reconciled")
+
+# the ledger
+LEDGER_TRANSACTIONS_TOTAL = counter("ledger_transactions_total", "Transactions written", writer=STAGES)
+LEDGER_COMMIT_MS = histogram("ledger_commit_ms", "Time of one ledger transaction", (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100))
+LEDGER_OUTBOX = gauge("ledger_outbox", "Records written and not yet acknowledged by the broker")
+LIVE_REPLAY_DIFF_TOTAL = counter("live_replay_diff_total", "Decisions in which a re-run of the journal differs from the live run")
+
+ALL = tuple(v for v in list(globals().values()) if isinstance(v, Series))

@@ -1,0 +1,157 @@
+"""Every number that the engine is told, as frozen structs without defaults: the values stand in `config/default.yaml`.
+
+Ranges are part of the type, so that a wrong value is refused at the border with its key and what was expected.
+"""
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Many = Annotated[int, Meta(ge=1)]
+
+
+class Instrument(Struct, frozen=True):
+    """What a venue says of a symbol: sizes in quote and base units, fees as fractions of the notional (negative: rebate)."""
+    tick: Positive
+    lot: Positive
+    min_qty: NonNegative
+    min_notional_usd: NonNegative
+    maker_fee: float
+    taker_fee: float
+    maintenance_margin_rate: Fraction
+
+
+class EntryLimits(Struct, frozen=True):
+    """S4's eleven limits, and the confidence multiplier of the capital allocation."""
+    max_open_positions_total: Count
+    max_open_positions_per_symbol: Count
+    max_open_positions_per_regime: Count
+    max_total_exposure_usdt: NonNegative
+    max_exposure_per_symbol_usdt: NonNegative
+    allow_scale_in: bool
+    scale_in_max_count: Count
+    scale_in_confidence_delta: NonNegative
+    cooldown_seconds_per_symbol: NonNegative
+    cooldown_seconds_global: NonNegative
+    min_confidence: Fraction
+    conf_mult_base: float
+    conf_mult_slope: float
+    capital_fraction: Fraction
+    min_allocation_usd: NonNegative
+
+
+class DeskSettings(Struct, frozen=True):
+    """The account and how its orders are worked."""
+    name: str
+    collateral: str
+    equity_usd: Positive
+    risk_score: Annotated[float, Meta(ge=0, le=2)]
+    entry_ttl_ms: Many
+    max_signal_age_ms: Many
+    max_holding_ms: Many
+    cancel_timeout_ms: Many
+    exit_slippage_bps: NonNegative
+
+
+class Sizing(Struct, frozen=True):
+    """S1's order size."""
+    leverage: Positive
+    notional_cap_usd: NonNegative
+    use_all_in: bool
+    min_free_balance_usd: NonNegative
+    lot_size_rounding: Literal["floor"]
+
+
+class Venue(Struct, frozen=True):
+    """Which venue, and how orders are sent to it."""
+    mode: Literal["paper", "real"]
+    venue: Literal["sim", "recording", "frames", "bybit_v5"]
+    maker_only: bool
+    reduce_only: bool
+    post_only: bool
+
+
+class Matching(Struct, frozen=True):
+    """The local exchange's treatment of own orders.
+
+    `latency_ms` from decision to the book; `queue_ahead` the share of the visible size at a level that stands before a
+    new order; `through_fills`: a trade strictly through the price fills whatever stood before it.
+    """
+    latency_ms: Count
+    queue_ahead: Fraction
+    through_fills: bool
+
+
+class Triggers(Struct, frozen=True):
+    """When a candidate is proposed, and where its stop and target stand (in bps of the entry price)."""
+    imbalance: Fraction
+    ofi_z: NonNegative
+    cooldown_ms: Many
+    warm_events: Many
+    target_bps: Positive
+    stop_bps: Positive
+    sigma_multiple: NonNegative
+
+
+class Windows(Struct, frozen=True):
+    """Trailing windows of the features, in ms of market time."""
+    fast_ms: Many
+    slow_ms: Many
+    sigma_ms: Many
+    spike_ms: Many
+    gap_ms: Many
+
+
+class Regimes(Struct, frozen=True):
+    """The trailing range over the last hour (bps) that separates normal, event and high_vol."""
+    window_ms: Many
+    event_bps: Positive
+    high_vol_bps: Positive
+
+
+class Labels(Struct, frozen=True):
+    """Triple barrier: net of fees, conditional on the paper venue's fill of the entry."""
+    horizon_ms: Many
+    fill_within_ms: Many
+    embargo_ms: Count
+    test_fraction: Fraction
+    calibration_fraction: Fraction
+
+
+class Training(Struct, frozen=True):
+    """The first model."""
+    seed: int
+    trees: Many
+    leaves: Many
+    learning_rate: Positive
+    min_leaf_rows: Many
+    feature_fraction: Fraction
+    early_stopping: Count
+    min_rows: Many
+    tau_entry: Fraction
+    tau_hold: Fraction
+
+
+class Shadow(Struct, frozen=True):
+    """Scoring by a second model beside the active one."""
+    enabled: bool
+    use_threshold_from_meta: bool
+    tau_entry: Annotated[float, Meta(ge=0, le=1)] | None
+    tau_hold: Annotated[float, Meta(ge=0, le=1)] | None
+
+
+class Flags(Struct, frozen=True):
+    """S0's three switches."""
+    flowCapRewrite: bool
+    constrainedRiskScaling: bool
+    orderIdRewardMatching: bool
+
+
+class RolloutSeed(Struct, frozen=True):
+    """The rollout mode of an empty ledger; from then on it is a fact."""
+    mode: Literal["disabled", "canary", "full"]
+    canary_fraction: Fraction
+    rng_seed: int

@@ -1,0 +1,42 @@
+"""The map: every topic, its key, who writes and who reads it."""
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One log. `state` topics keep everything; others are bounded by the retention of the configuration."""
+    name: str
+    writer: str
+    readers: tuple[str, ...]
+    what: str
+    by_symbol: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+MD_FRAMES = Topic("md.frames", "collector", ("signal_engine", "risk", "executor"), "market events, framed, key symbol")
+SIG_CANDIDATES = Topic("sig.candidates", "signal_engine", ("ai_scorer",), "what the triggers propose, one record a frame")
+SIG_SCORED = Topic("sig.scored", "ai_scorer", ("risk",), "candidates with probabilities, one record a frame")
+SIG_APPROVED = Topic("sig.approved", "risk", ("executor",), "orders and cancels, and how far the Desk has thought", by_symbol=False)
+SIG_DROPPED = Topic("sig.dropped", "risk", ("supervisor",), "refusals with their numbers", by_symbol=False)
+EXEC_REPORTS = Topic("exec.reports", "executor", ("risk",), "accepted, rejected, cancelled, unknown, filled", by_symbol=False)
+EXEC_FILLS = Topic("exec.fills", "executor", ("risk",), "executions", by_symbol=False)
+EXEC_OUTCOMES = Topic("exec.outcomes", "risk", ("supervisor",), "closed entries with their result", by_symbol=False)
+CONTROL_EVENTS = Topic("control.events", "supervisor", ("collector", "risk", "executor"), "kill, release, mode, health", by_symbol=False)
+
+TOPICS = (MD_FRAMES, SIG_CANDIDATES, SIG_SCORED, SIG_APPROVED, SIG_DROPPED, EXEC_REPORTS, EXEC_FILLS, EXEC_OUTCOMES, CONTROL_EVENTS)
+
+
+def named(topic: Topic, instance: str = "") -> str:
+    """The topic's name on the broker; an instance (`SLUICE_INSTANCE`) prefixes what its own services write.
+
+    Market data are shared by all instances, everything behind them is the instance's own (DECISIONS, 21).
+    """
+    return topic.name if not instance or topic is MD_FRAMES else f"{instance}.{topic.name}"
+
+
+def partition_of(symbol: str, partitions: int) -> int:
+    """A symbol's partition: stable over processes and Python versions."""
+    import zlib
+    return zlib.crc32(symbol.encode()) % partitions
