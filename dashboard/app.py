@@ -1,0 +1,25 @@
+"""The console: one page an operator's question. `streamlit run dashboard/app.py`, from the project's folder."""
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:   # streamlit puts the script's own folder first, not the project
+    sys.path.insert(0, str(ROOT))
+
+from dashboard import data, ui  # noqa: E402
+
+PAGES = [st.Page("pages/desk.py", title="Where do we stand?", icon=":material/monitoring:", default=True, url_path="desk"),
+         st.Page("pages/decisions.py", title="Why was it blocked?", icon=":material/block:", url_path="decisions"),
+         st.Page("pages/order.py", title="Why this order?", icon=":material/account_tree:", url_path="order"),
+         st.Page("pages/models.py", title="Which model trades?", icon=":material/model_training:", url_path="models")]
+
+st.set_page_config(page_title="Sluice", page_icon=str(ROOT / "dashboard" / "mark.svg"), layout="wide", initial_sidebar_state="collapsed")
+st.logo(ROOT / "dashboard" / "logo.svg", size="medium")
+ui.dress()
+page = st.navigation(PAGES, position="top")
+try:
+    page.run()
+except data.Missing as missing:
+    ui.empty(missing.what, missing.todo)
