@@ -3,7 +3,6 @@
 What cannot be read is raised as `Missing` with what an operator does about it; pages show that, never a traceback. Results are
 cached for a second or a few, so that ten open browsers cost what one costs. Market time (`ts_ms`) and wall time never mix.
 """
-import json
 import os
 import re
 from pathlib import Path
@@ -15,10 +14,13 @@ from store.ledger import ledger_url
 
 from config import settings as configuration
 from dashboard import health
+from engine import facts
 from store import tables
+from store.registry import Registry, RegistryError
 
 SESSION = re.compile(r"-([^-]{1,6})-\d{10,}")
 NEWEST_OUTCOMES = 20_000
+OVER = (facts.REJECTED, facts.CANCELLED, facts.DONE)
 
 
 class Missing(Exception):
@@ -32,14 +34,14 @@ class Missing(Exception):
 def settings() -> configuration.Settings:
     """The settings that the services read, from the same file and environment; a fault is `Missing` with its words."""
     try:
-        return _settings(frozenset(os.environ.items()))
+        return _settings(tuple(sorted(os.environ.items())))
     except configuration.ConfigError as error:
         raise Missing("The configuration is refused", "\n".join(f"- `{fault}`" for fault in error.faults)) from None
 
 
 @st.cache_resource(show_spinner=False, max_entries=2)
-def _settings(_env: frozenset) -> configuration.Settings:
-    return configuration.load()
+def _settings(env: tuple[tuple[str, str], ...]) -> configuration.Settings:
+    return configuration.load(env=dict(env))
 
 
 # the ledger's projections
@@ -49,7 +51,8 @@ def _reader(url: str) -> sa.Engine:
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":   # the console can never write, whatever it is asked
         path = Path(parsed.database or "").absolute()
-        return sa.create_engine(f"sqlite:///file:{path}?mode=ro&uri=true", connect_args={"timeout": 2, "check_same_thread": False})
+        # no pool: a kept connection would go on reading a file that was deleted and made anew
+        return sa.create_engine(f"sqlite:///file:{path}?mode=ro&uri=true", poolclass=sa.NullPool, connect_args={"timeout": 2})
     return sa.create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 2},
                             execution_options={"postgresql_readonly": True})
 
@@ -168,15 +171,15 @@ def positions() -> pd.DataFrame:
 
 
 @st.cache_data(ttl=1.5, show_spinner=False, max_entries=16)
-def _orders(url: str, run: str, statuses: tuple[str, ...], most: int) -> pd.DataFrame:
+def _orders(url: str, run: str, waiting: bool, most: int) -> pd.DataFrame:
     t = tables.orders
     statement = of_run(sa.select(t), t.c.entry_id, run).order_by(t.c.ts_ms.desc()).limit(most)
-    return read(statement.where(t.c.status.in_(statuses)) if statuses else statement)
+    return read(statement.where(sa.or_(t.c.status.is_(None), t.c.status.not_in(OVER))) if waiting else statement)
 
 
-def orders(run: str = "", statuses: tuple[str, ...] = (), most: int = 200) -> pd.DataFrame:
-    """Orders, newest first, in any or these states."""
-    return _orders(ledger_url(settings()), run, statuses, most)
+def orders(run: str = "", waiting: bool = False, most: int = 200) -> pd.DataFrame:
+    """Orders, newest first; only those that still wait at the venue, where asked."""
+    return _orders(ledger_url(settings()), run, waiting, most)
 
 
 def chain(order_id: str) -> dict[str, pd.DataFrame]:
@@ -224,19 +227,17 @@ def vitals() -> health.Vitals:
 
 @st.cache_data(ttl=5, show_spinner=False, max_entries=4)
 def _models(root: str) -> tuple[dict[str, str], list[dict], dict[str, str]]:
-    registry = Path(root) / "registry"
-    slots = {name: (registry / name).resolve().name for name in ("active", "shadow") if (registry / name).exists()}
-    manifest = registry / "manifest.json"
-    entries = json.loads(manifest.read_text()) if manifest.is_file() else []
-    cards = {e["id"]: card.read_text() for e in entries if (card := registry / e["id"] / "model_card.md").is_file()}
+    registry = Registry(root)
+    entries = registry.entries()
+    slots = {name: folder.name for name in ("active", "shadow") if (folder := registry.slot(name))}
+    cards = {e["id"]: card.read_text() for e in entries if (card := registry.root / e["id"] / "model_card.md").is_file()}
     return slots, entries, cards
 
 
 def models() -> tuple[dict[str, str], list[dict], dict[str, str]]:
     """Slots (`active`, `shadow`) with the model in each, the manifest newest first, and the cards by model id."""
-    root = settings().folder("models")
     try:
-        slots, entries, cards = _models(str(root))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Missing("The model registry cannot be read", f"`{root}/registry/manifest.json`: {error}") from None
+        slots, entries, cards = _models(str(settings().folder("models")))
+    except (OSError, RegistryError) as error:
+        raise Missing("The model registry cannot be read", str(error)) from None
     return slots, sorted(entries, key=lambda e: str(e.get("created_at", "")), reverse=True), cards

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from urllib.error import URLError
+from http.client import HTTPException
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -172,5 +172,5 @@ def fetch(url: str) -> Samples | None:
     try:
         with urlopen(url, timeout=TIMEOUT_S) as answer:
             return parse(answer.read(4_000_000).decode())
-    except (URLError, OSError, ValueError):
+    except (OSError, HTTPException, ValueError):
         return None

@@ -9,15 +9,15 @@ from store import figures
 from store.palette import ACCENT
 
 SIDE = ui.Column("side", lambda r: ("▲ " if r.side == "BUY" else "▼ ") + r.side.lower(),
-                 tone=lambda r: "profit" if r.side == "BUY" else "loss")
+                 tone=lambda r: "buy" if r.side == "BUY" else "")
 POSITIONS = (ui.Column("symbol", lambda r: r.symbol),
              ui.Column("position", lambda r: "flat" if abs(r.qty) < 1e-12 else f"{'▲ long' if r.qty > 0 else '▼ short'} {abs(r.qty):g}",
-                       tone=lambda r: "muted" if abs(r.qty) < 1e-12 else "profit" if r.qty > 0 else "loss"),
+                       tone=lambda r: "muted" if abs(r.qty) < 1e-12 else "buy" if r.qty > 0 else ""),
              ui.Column("average price", lambda r: ui.price(r.avg_price) if abs(r.qty) > 1e-12 else "", True),
              ui.Column("realised $", lambda r: ui.usd(r.realized_usd), True, lambda r: ui.tone(round(r.realized_usd, 2))),
              ui.Column("fees $", lambda r: ui.number(r.fees_usd), True, lambda r: "fees"))
 ORDERS = (ui.Column("time", lambda r: ui.clock(r.ts_ms)[:8], tone=lambda r: "muted"), ui.Column("symbol", lambda r: r.symbol), SIDE,
-          ui.Column("for", lambda r: figures.REASONS.get(r.cause, r.cause)), ui.Column("price", lambda r: ui.price(r.price), True),
+          ui.Column("cause", lambda r: r.cause), ui.Column("price", lambda r: ui.price(r.price), True),
           ui.Column("filled / qty", lambda r: f"{r.filled or 0:g} / {r.qty:g}", True), ui.Column("state", lambda r: r.status or "sent"))
 FILLS = (ui.Column("time", lambda r: ui.clock(r.ts_ms), tone=lambda r: "muted"), ui.Column("symbol", lambda r: r.symbol), SIDE,
          ui.Column("qty", lambda r: f"{r.qty:g}", True), ui.Column("price", lambda r: ui.price(r.price), True),

@@ -67,9 +67,9 @@ def empty(what: str, todo: str) -> None:
 def headline(question: str, run: str = "", market_ms: float | None = None) -> None:
     """The page's question, and both clocks: the market's and the wall's."""
     wall = pd.Timestamp.now(tz="UTC")
-    market = f"{pd.Timestamp(market_ms, unit='ms'):%Y-%m-%d %H:%M:%S}" if market_ms else "–"
+    market = f"{pd.Timestamp(market_ms, unit='ms'):%Y-%m-%d %H:%M:%S} UTC" if market_ms else "–"
     where = f'<span><i>run</i>{escape(run)}</span>' if run else ""
-    st.html(f'<header class="headline"><h1>{escape(question)}</h1><div class="clocks">{where}<span><i>market time</i>{market} UTC</span>'
+    st.html(f'<header class="headline"><h1>{escape(question)}</h1><div class="clocks">{where}<span><i>market time</i>{market}</span>'
             f"<span><i>wall clock</i>{wall:%H:%M:%S} UTC</span></div></header>")
 
 

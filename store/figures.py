@@ -130,7 +130,7 @@ def market_with_fills(mid: pd.DataFrame, fills: pd.DataFrame, height: int = 320)
         keep = thinned(len(mid))
         figure.add_scatter(x=market_time(mid["ts_ms"]).iloc[keep], y=mid["price"].iloc[keep], mode="lines", name="mid",
                            line={"color": MUTED, "width": 1.2, "shape": "hv"}, hovertemplate="mid %{y:,.2f}<extra></extra>")
-    for side, shape, colour in (("BUY", "triangle-up", PROFIT), ("SELL", "triangle-down", LOSS)):
+    for side, shape, colour in (("BUY", "triangle-up", ACCENT), ("SELL", "triangle-down", TEXT)):
         for maker in (True, False):
             rows = fills[(fills["side"] == side) & (fills["maker"].astype(bool) == maker)] if len(fills) else fills
             if rows.empty:

@@ -28,6 +28,8 @@ def trading_day(url: str, trades: int = 120, session: str = "s1", seed: int = 7,
     for i in range(trades):
         now += int(rng.integers(40_000, 260_000))
         symbol, side = str(rng.choice(list(PRICES), p=(0.5, 0.3, 0.2))), str(rng.choice((facts.BUY, facts.SELL)))
+        if i >= trades - 2:   # the two that stay open are of two symbols
+            symbol = list(PRICES)[trades - 1 - i]
         for _ in range(int(rng.integers(2, 9))):
             code, numbers = REFUSALS[int(rng.choice(len(REFUSALS), p=(0.46, 0.2, 0.14, 0.08, 0.05, 0.05, 0.02)))]
             at = now - int(rng.integers(1, 39_000))

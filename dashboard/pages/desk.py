@@ -103,15 +103,12 @@ def book(run: str) -> None:
         ui.heading("Positions", "signed, base units")
         ui.table(held.sort_values("qty", key=lambda q: q.abs() < 1e-12), tables.POSITIONS, "Nothing held, nothing traded yet.")
     with two.container(key="panel-orders", height="stretch"):
-        waiting = data.orders(run, OPEN, 8)
+        waiting = data.orders(run, waiting=True, most=8)
         ui.heading("Open orders", "waiting at the venue")
         ui.table(waiting, tables.ORDERS, "No order waits at the venue.")
     with three.container(key="panel-fills", height="stretch"):
         ui.heading("Latest fills", "market time, UTC")
         ui.table(data.fills(run).head(8), tables.FILLS, "No fill yet.")
-
-
-OPEN = ("", "sent", "new", "accepted", "unknown", "partially_filled")
 
 
 @ui.live(2)

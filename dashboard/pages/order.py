@@ -8,9 +8,8 @@ from dashboard import data, tables, ui
 from store import figures
 
 
-def story(order_id: str) -> None:
+def story(order_id: str, found: dict[str, pd.DataFrame]) -> None:
     """From the decision to the outcome, in the order of what happened."""
-    found = data.chain(order_id)
     if found["orders"].empty:
         ui.empty("No such order", f"`{order_id}` is not in the ledger's projections. Choose one of the list above, or ask the ledger "
                  f"itself: `python -m scripts.why {order_id}`.")
@@ -44,14 +43,16 @@ def story(order_id: str) -> None:
         ui.table(found["orders"], tables.ORDERS, "None.")
         ui.heading("Fills")
         ui.table(found["fills"], tables.FILLS, "No fill yet.")
-    if len(found["fills"]):
+    if len(found["fills"]) > 1:
         with st.container(key="panel-price"):
             ui.heading("Where it traded", "market time, UTC · filled: as maker, hollow: as taker")
             points = pd.DataFrame({"ts_ms": found["fills"]["ts_ms"], "price": found["fills"]["price"]})
             ui.chart(figures.market_with_fills(points, found["fills"], 260), "order-price")
 
 
-ui.headline("Why this order?")
+head = st.empty()
+with head:
+    ui.headline("Why this order?")
 if ui.waits_for(data.runs):
     recent = data.orders(ui.choose_run(), most=300)
     entries = recent[recent["cause"] == "entry"]
@@ -66,4 +67,7 @@ if ui.waits_for(data.runs):
         options = list(labels)
         chosen = st.selectbox("Order", options, index=options.index(asked) if asked else 0, format_func=lambda i: labels.get(i, i),
                               accept_new_options=True, help="Choose one of the newest entries, or paste any order id.")
-        story(chosen or options[0])
+        found = data.chain(chosen or options[0])
+        with head:
+            ui.headline("Why this order?", market_ms=found["orders"]["updated_ms"].max() if len(found["orders"]) else None)
+        story(chosen or options[0], found)
