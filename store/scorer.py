@@ -49,7 +49,8 @@ class Scorer:
         if slot not in SLOTS:
             raise RegistryError(f"{slot}: a slot is {' or '.join(SLOTS)}")
         if schema_hash is None:
-            from engine.scoring.features import SCHEMA_HASH as schema_hash
+            from engine.scoring.features import SCHEMA_HASH
+            schema_hash = SCHEMA_HASH
         try:
             folder = Registry(models).slot(slot)
             return None if folder is None else cls(folder, schema_hash)
