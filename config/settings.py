@@ -125,6 +125,7 @@ class Settings(Struct, frozen=True):
     ports: Ports
     monitoring: Monitoring
     instance: str
+    feed: str
     symbols: dict[str, e.Instrument]
 
     def instrument(self, symbol: str) -> e.Instrument:
@@ -133,6 +134,11 @@ class Settings(Struct, frozen=True):
             return self.symbols[symbol]
         except KeyError:
             raise ConfigError([f"symbols.{symbol}: not in config/symbols.yaml, which has {', '.join(sorted(self.symbols))}"]) from None
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether the local exchange is paced by the desk: at any speed but 1, where market time is the clock's."""
+        return self.venue.venue in ("sim", "recording") and self.exchange.speed != "1"
 
     def folder(self, name: str) -> Path:
         """The absolute path of a run-time folder (`data`, `models`, `recordings`)."""

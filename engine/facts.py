@@ -117,6 +117,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, tag="candidate", array_li
     trigger: str
     schema_hash: str
     features: bytes
+    seq: int = 0     # the number of the event that fired it, within the session
 
 
 def candidate_id(symbol: str, session: str, ts_ms: int, side: str) -> str:
@@ -303,10 +304,11 @@ class Fill(msgspec.Struct, frozen=True, gc=False, tag="fill"):
 
 
 class Reports(msgspec.Struct, frozen=True, gc=False, tag="reports"):
-    """Reports of one symbol. `upto_ms`: every report and fill of this symbol up to that market time has been sent."""
+    """Reports of one symbol. `upto_ms`, `upto_seq`: what happened before that market time has venue numbers up to this one."""
     symbol: str
     session: str
     upto_ms: int
+    upto_seq: int
     sent_ms: float
     items: list[Report]
 

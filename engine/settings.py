@@ -53,7 +53,6 @@ class DeskSettings(Struct, frozen=True):
     max_signal_age_ms: Many
     max_holding_ms: Many
     cancel_timeout_ms: Many
-    exit_slippage_bps: NonNegative
 
 
 class Sizing(Struct, frozen=True):

@@ -13,7 +13,7 @@ from streams.topics import TOPICS, named
 
 def names(settings: Settings) -> list[str]:
     """The topics of this instance, in the order of the map."""
-    return [named(t, settings.instance) for t in TOPICS]
+    return [named(t, settings) for t in TOPICS]
 
 
 def ensure(settings: Settings) -> list[str]:

@@ -31,7 +31,8 @@ HOST = "127.0.0.1"
 LOG_MB, LOGS = 8, 3   # the broker's own log: so many files of so many megabytes
 MAX_RECORD_BYTES = 16 << 20
 # Java 25 warns of what Kafka's libraries do; the other two end a process that cannot go on
-JAVA_FLAGS = ("--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError")
+JAVA_FLAGS = ("--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError",
+              "-Xlog:aot*=error,aot+codecache*=error:stderr")
 LOG4J = """Configuration:
   status: ERROR
   Appenders:

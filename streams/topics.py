@@ -1,5 +1,6 @@
 """The map: every topic, its key, who writes and who reads it."""
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,18 @@ CONTROL_EVENTS = Topic("control.events", "supervisor", ("collector", "risk", "ex
 TOPICS = (MD_FRAMES, SIG_CANDIDATES, SIG_SCORED, SIG_APPROVED, SIG_DROPPED, EXEC_REPORTS, EXEC_FILLS, EXEC_OUTCOMES, CONTROL_EVENTS)
 
 
-def named(topic: Topic, instance: str = "") -> str:
-    """The topic's name on the broker; an instance (`SLUICE_INSTANCE`) prefixes what its own services write.
+class Names(Protocol):
+    """The settings that name logs: who we are, and which market we share."""
+    @property
+    def instance(self) -> str: ...
+    @property
+    def feed(self) -> str: ...
 
-    Market data are shared by all instances, everything behind them is the instance's own (DECISIONS, 21).
-    """
-    return topic.name if not instance or topic is MD_FRAMES else f"{instance}.{topic.name}"
+
+def named(topic: Topic, names: Names) -> str:
+    """The topic's name on the broker: `md.frames` by its feed, which instances share; all others by instance (DECISIONS, 21)."""
+    prefix = names.feed if topic is MD_FRAMES else names.instance
+    return f"{prefix}.{topic.name}" if prefix else topic.name
 
 
 def partition_of(symbol: str, partitions: int) -> int:

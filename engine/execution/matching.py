@@ -182,6 +182,12 @@ class Matching:
         self._visible = None
         self._set(state.orders, state.ahead)
 
+    def inherit(self, before: "Matching") -> None:
+        """Takes over the account of an earlier session of the symbol, in which nothing rests any more: position, numbers, known ids."""
+        if before.live or before.symbol != self.symbol:
+            raise ValueError(f"{before.symbol} {before.session} still works orders, or is no session of {self.symbol}")
+        self.seq, self.position, self._ended = before.seq, before.position, OrderedDict(before._ended)
+
     # the market
 
     def _remember(self, frame: Frame, first: int, until: int) -> None:

@@ -1,0 +1,289 @@
+"""The Desk: one object, `Desk.on(fact) -> facts`, the same in live, replay and backtest.
+
+It opens (guards → S4's policy → size) and closes (target, stop, time, hold); every no is a `Dropped` with its code and numbers.
+No clock, no I/O, no randomness: equal facts in equal order give byte-equal answers.
+"""
+from collections.abc import Mapping
+from math import isfinite
+
+import msgspec
+import numpy as np
+
+from engine import policy, reasons
+from engine.exits import due
+from engine.facts import (
+    ENTRY,
+    HALT,
+    HOLD,
+    KILL,
+    LIMIT,
+    MARKET,
+    REJECTED,
+    RELEASE,
+    TARGET,
+    Cancel,
+    Control,
+    Decision,
+    Dropped,
+    Fill,
+    Market,
+    Order,
+    Outcome,
+    Report,
+    Scored,
+    ScoredBatch,
+    Tick,
+    opposite,
+)
+from engine.portfolio import CANCELLING, ENTERING, EXITING, OPEN, Entry, Portfolio, Working
+from engine.settings import DeskSettings, EntryLimits, Instrument, Sizing, Venue
+from engine.sizing.size import round_down
+
+Out = Order | Cancel | Dropped | Outcome
+
+
+class Touch(msgspec.Struct):
+    """The last known best prices of a symbol, in ticks."""
+    bid: int
+    ask: int
+    ts_ms: int
+
+
+class State(msgspec.Struct):
+    """All that the Desk remembers."""
+    portfolio: Portfolio
+    touches: dict[str, Touch] = {}
+    now_ms: int = 0
+    halted: str = ""
+    epoch: int = 0
+    route: str = "paper"
+
+
+class Desk:
+    """One account's mind."""
+
+    def __init__(self, desk: DeskSettings, limits: EntryLimits, sizing: Sizing, venue: Venue, instruments: Mapping[str, Instrument]):
+        self.desk, self.limits, self.sizing, self.venue, self.instruments = desk, limits, sizing, venue, instruments
+        self.state = State(Portfolio(desk.equity_usd))
+        self._on = {Market: self.on_market, Scored: self.on_scored, ScoredBatch: self.on_batch, Report: self.on_report, Fill: self.on_fill,
+                    Control: self.on_control, Tick: self.on_tick}
+
+    @property
+    def portfolio(self) -> Portfolio:
+        """The books."""
+        return self.state.portfolio
+
+    def on(self, fact) -> list[Out]:
+        """What this fact makes the Desk do or refuse."""
+        return self._on[type(fact)](fact)
+
+    def snapshot(self) -> bytes:
+        """The whole state; `restore` of it continues byte for byte."""
+        self.portfolio._view = None
+        return msgspec.msgpack.encode(self.state)
+
+    def restore(self, blob: bytes) -> None:
+        """Continues from a snapshot."""
+        self.state = msgspec.msgpack.decode(blob, type=State)
+
+    def working(self, symbol: str) -> bool:
+        """Whether any order of the symbol is unsettled, so that the venue may still say something."""
+        entries = self.portfolio.entries
+        return bool(entries) and any(entries[o.entry_id].symbol == symbol and not o.settled for o in self.portfolio.orders.values())
+
+    # the market
+
+    def first_due(self, symbol: str, ts: np.ndarray, bid: np.ndarray, ask: np.ndarray) -> int:
+        """The first book (its row) that asks something of an open entry, or the number of rows. Changes nothing."""
+        rows = len(ts)
+        held = [e for e in self.portfolio.entries.values() if e.symbol == symbol]
+        if not held or not rows:
+            return rows
+        timeout, first = self.desk.cancel_timeout_ms, rows
+        for entry in held:
+            if entry.state == OPEN or (entry.state == ENTERING and entry.bought):
+                touched = bid <= entry.stop_ticks if entry.sign > 0 else ask >= entry.stop_ticks
+                first = min(first, int(touched.argmax()) if touched.any() else rows)
+            alarm = {OPEN: entry.deadline_ms, ENTERING: entry.asked_ms + timeout if entry.asked_ms else entry.expires_ms,
+                     CANCELLING: entry.asked_ms + timeout}.get(entry.state, 0)
+            if alarm:
+                first = min(first, int(np.searchsorted(ts, alarm)))
+        return first
+
+    def on_market(self, market: Market) -> list[Out]:
+        """Closes what target, stop or time ask to be closed, book by book."""
+        state = self.state
+        ts = np.frombuffer(market.ts, np.int64)
+        if not len(ts):
+            return []
+        bid, ask = np.frombuffer(market.bid, np.int32), np.frombuffer(market.ask, np.int32)
+        out: list[Out] = []
+        if state.portfolio.entries:
+            row = 0
+            while (row := row + self.first_due(market.symbol, ts[row:], bid[row:], ask[row:])) < len(ts):
+                self._touch(market.symbol, int(bid[row]), int(ask[row]), int(ts[row]))
+                out += self._due(market.symbol)
+                row += 1
+        self._touch(market.symbol, int(bid[-1]), int(ask[-1]), int(ts[-1]))
+        return out
+
+    def _touch(self, symbol: str, bid: int, ask: int, ts_ms: int) -> None:
+        self.state.touches[symbol] = Touch(bid, ask, ts_ms)
+        self.state.now_ms = max(self.state.now_ms, ts_ms)
+
+    def _due(self, symbol: str, at_ms: int = 0) -> list[Out]:
+        touch = self.state.touches.get(symbol)
+        out: list[Out] = []
+        if touch is None:
+            return out
+        ts_ms = at_ms or touch.ts_ms
+        for entry in [e for e in self.portfolio.entries.values() if e.symbol == symbol]:
+            cause = due(entry, touch.bid, touch.ask, ts_ms, self.desk.cancel_timeout_ms)
+            if cause == ENTRY:
+                out.append(self._take_back(entry, ts_ms, "entry_ttl"))
+            elif cause:
+                out += self._close(entry, cause, ts_ms)
+        return out
+
+    def on_tick(self, tick: Tick) -> list[Out]:
+        """Time passed without a market event: holding times and unanswered cancels are still watched."""
+        self.state.now_ms = max(self.state.now_ms, tick.ts_ms)
+        return [o for symbol in sorted({e.symbol for e in self.portfolio.entries.values()}) for o in self._due(symbol, tick.ts_ms)]
+
+    # entering
+
+    def on_batch(self, batch: ScoredBatch) -> list[Out]:
+        """Each score of one frame."""
+        return [o for scored in batch.items for o in self.on_scored(scored)]
+
+    def on_scored(self, scored: Scored) -> list[Out]:
+        """Guards, policy, size: an order, or a drop with its reason; a weak score closes what it once opened."""
+        signal, state = scored.signal, self.state
+        state.now_ms = max(state.now_ms, signal.ts_ms)
+        out: list[Out] = []
+        if state.portfolio.entries:
+            for entry in [e for e in state.portfolio.entries.values() if e.symbol == signal.symbol]:
+                if entry.state == OPEN and entry.side == signal.side and scored.p < entry.tau_hold:
+                    out += self._close(entry, HOLD, state.now_ms)
+        blocked = self._guard(scored)
+        if blocked is None:
+            blocked = self._enter(scored, out)
+        if blocked is not None:
+            out.append(Dropped(f"D-{signal.id}", scored, blocked.code, blocked.numbers, state.now_ms))
+        return out
+
+    def _guard(self, scored: Scored) -> policy.Block | None:
+        signal, state = scored.signal, self.state
+        if state.halted:
+            return policy.Block(reasons.HALTED, state.halted)
+        age = state.now_ms - signal.ts_ms
+        if age > self.desk.max_signal_age_ms:
+            return policy.Block(reasons.STALE_SIGNAL, f"age={age}ms > {self.desk.max_signal_age_ms}ms")
+        if signal.symbol not in state.touches:
+            return policy.Block(reasons.NO_MARKET, f"no book of {signal.symbol} yet")
+        if not isfinite(scored.p + signal.entry + signal.stop + signal.target):
+            return policy.Block(reasons.INVALID_INPUT, f"p={scored.p}, entry={signal.entry}, stop={signal.stop}, target={signal.target}")
+        return None
+
+    def _enter(self, scored: Scored, out: list[Out]) -> policy.Block | None:
+        signal, state, portfolio = scored.signal, self.state, self.portfolio
+        leverage = self.sizing.leverage
+        intent = policy.Intent(signal.symbol, signal.side, scored.p, signal.entry, state.now_ms / 1000, 0.0, signal.regime, leverage)
+        code, numbers, allocation = policy.decide(intent, portfolio, self.limits, self.desk.risk_score)
+        if code not in reasons.ALLOWED:
+            return policy.Block(code, numbers)
+        if scored.p < scored.tau_entry:
+            return policy.Block(reasons.BELOW_TAU, f"p={scored.p:.4f} < tau_entry={scored.tau_entry:.4f}")
+        order_id = f"E-{signal.id}"
+        if order_id in portfolio.orders or order_id in portfolio.closed:
+            return policy.Block(reasons.DUPLICATE, f"{order_id} has been sent")
+        instrument = self.instruments[signal.symbol]
+        notional, cap = allocation.margin_usd * leverage, allocation.cap
+        if self.sizing.notional_cap_usd < notional:
+            notional, cap = self.sizing.notional_cap_usd, "notional_cap"
+        if portfolio.available_capital_usdt < self.sizing.min_free_balance_usd:
+            return policy.Block(reasons.QTY_ZERO, f"free={portfolio.available_capital_usdt:.2f} < {self.sizing.min_free_balance_usd:g}")
+        qty = round_down(notional / signal.entry, instrument.lot)
+        if qty <= 0:
+            return policy.Block(reasons.QTY_ZERO, f"{notional:.2f} USD at {signal.entry:g} is less than one lot of {instrument.lot:g}")
+        if qty < instrument.min_qty or qty * signal.entry < instrument.min_notional_usd:
+            return policy.Block(reasons.BELOW_MINIMUM, f"qty={qty:g} (min {instrument.min_qty:g}), notional={qty * signal.entry:.2f} "
+                                                       f"(min {instrument.min_notional_usd:g})")
+        decision = Decision(f"D-{signal.id}", scored, code, numbers, qty * signal.entry / leverage, cap, qty, signal.entry, leverage,
+                            state.route, state.epoch, state.now_ms)
+        order = Order(order_id, ENTRY, order_id, signal.symbol, signal.side, qty, signal.entry, LIMIT, self.venue.post_only, False,
+                      state.route, state.epoch, state.now_ms, state.now_ms + self.desk.entry_ttl_ms, decision)
+        portfolio.enter(order, instrument)
+        out.append(order)
+        return None
+
+    # leaving
+
+    def _take_back(self, entry: Entry, ts_ms: int, why: str) -> Cancel:
+        entry.asked_ms = ts_ms
+        return Cancel(entry.order_id, entry.symbol, ts_ms, why)
+
+    def _close(self, entry: Entry, cause: str, ts_ms: int) -> list[Out]:
+        """Takes the working order back first; what remains is closed at the touch once the venue has confirmed."""
+        entry.cause = cause
+        order = self.portfolio.orders[entry.order_id]
+        if order.settled:
+            return self._exit(entry, ts_ms)
+        if entry.state == OPEN:
+            entry.state = CANCELLING
+        return [self._take_back(entry, ts_ms, cause)]
+
+    def _exit(self, entry: Entry, ts_ms: int, kind: str = MARKET, price: float = 0.0) -> list[Out]:
+        entry.exits += 1
+        entry.state = OPEN if kind == LIMIT else EXITING
+        entry.asked_ms = ts_ms
+        order = Order(f"X{entry.exits}-{entry.id[2:]}", TARGET if kind == LIMIT else entry.cause, entry.id, entry.symbol, opposite(entry.side),
+                      entry.held, price, kind, kind == LIMIT, self.venue.reduce_only, entry.route, self.state.epoch, ts_ms)
+        self.portfolio.send(order)
+        return [order]
+
+    def on_report(self, report: Report) -> list[Out]:
+        """The venue ended or took an order."""
+        self.state.now_ms = max(self.state.now_ms, report.ts_ms)
+        order = self.portfolio.on_report(report)
+        return self._settle(order, report.ts_ms, report.status == REJECTED) if order else []
+
+    def on_fill(self, fill: Fill) -> list[Out]:
+        """An execution of ours."""
+        self.state.now_ms = max(self.state.now_ms, fill.ts_ms)
+        order = self.portfolio.on_fill(fill)
+        return self._settle(order, fill.ts_ms, False) if order else []
+
+    def _settle(self, order: Working, ts_ms: int, rejected: bool) -> list[Out]:
+        """What follows once an order has ended and its fills are all booked."""
+        if not order.settled:
+            return []
+        entry = self.portfolio.entries[order.entry_id]
+        if entry.held <= 0:
+            entry.cause = entry.cause or (TARGET if entry.bought else ENTRY)
+            outcome = self.portfolio.close(entry, ts_ms)
+            return [outcome] if outcome else []
+        if order.id != entry.order_id:
+            return []
+        if order.id == entry.id:
+            entry.deadline_ms = entry.opened_ms + self.desk.max_holding_ms
+            return self._exit(entry, ts_ms) if entry.cause else self._exit(entry, ts_ms, LIMIT, entry.target)
+        if entry.state == EXITING:      # a market order that found too little: asked again after the timeout
+            entry.state, entry.asked_ms = CANCELLING, ts_ms
+            return []
+        entry.cause = entry.cause or TARGET     # the target would cross (or was ended by the venue): the touch is as good
+        return self._exit(entry, ts_ms)
+
+    # control
+
+    def on_control(self, control: Control) -> list[Out]:
+        """KILL halts until a person releases; entries on their way in are taken back, exits go on."""
+        state = self.state
+        state.now_ms = max(state.now_ms, control.ts_ms)
+        state.epoch = max(state.epoch, control.epoch)
+        if control.kind == KILL:
+            state.halted = f"killed by {control.actor}: {control.reason}"
+            return [self._take_back(e, state.now_ms, HALT) for e in self.portfolio.entries.values() if e.state == ENTERING and not e.asked_ms]
+        if control.kind == RELEASE:
+            state.halted = ""
+        return []

@@ -1,0 +1,132 @@
+"""One symbol's road to the Desk: market, scores and venue reports in the one order that causality allows.
+
+The venue answers an order `latency_ms` after its decision, so the Desk may think about an event only when everything that
+happened at the venue before that event is known: `known_ms`. In return it *promises* the venue that no order of an earlier time
+will come. With both, a market may be delivered far ahead of the Desk (frames are only bytes) and still no decision sees the
+future, nor misses the past: conservative parallel simulation (Chandy and Misra 1979) with the latency as look-ahead. In-process
+and through a broker the same lane runs, which is why they give the same decisions. At equal times market events come first,
+then reports in the venue's order, then the score of the event.
+"""
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from engine.desk import Desk, Out
+from engine.facts import BOOK, Fill, Frame, Market, Report, Scored
+
+FOREVER = 2**62
+Happening = Report | Fill
+
+
+class Stretch:
+    """A frame with its scores, as the Desk works through it: `at` is the next event."""
+
+    def __init__(self, frame: Frame, scored: list[Scored]):
+        self.frame, self.n, self.at = frame, frame.n, 0
+        self.ts = frame.times
+        is_book = frame.kinds == BOOK
+        self.books_before = np.concatenate(([0], np.cumsum(is_book)))
+        self.event_of_book = np.flatnonzero(is_book)
+        rows = frame.book_rows
+        self.book_ts = self.ts[is_book]
+        self.bid, self.ask = np.ascontiguousarray(rows[:, 0, 0]), np.ascontiguousarray(rows[:, 2, 0])
+        self.depth = rows
+        self.scored = deque(sorted(((s.signal.seq - frame.seq, s) for s in scored), key=lambda pair: pair[0]))
+
+    def market(self, first: int, last: int) -> Market:
+        """Events `first` to `last` (exclusive) as the Desk reads them."""
+        a, b = int(self.books_before[first]), int(self.books_before[last])
+        f = self.frame
+        depth = (int(self.depth[b - 1, 1, :3].sum()), int(self.depth[b - 1, 3, :3].sum())) if b > a else (0, 0)
+        return Market(f.symbol, f.session, f.seq + first, last - first, int(self.ts[last - 1]), f.tick, f.lot, self.book_ts[a:b].tobytes(),
+                      self.bid[a:b].tobytes(), self.ask[a:b].tobytes(), *depth, f.sent_ms)
+
+    def next_act(self, desk: Desk) -> int:
+        """The first event from `at` at which the Desk acts by itself: a score, or a book that closes something; else the last event."""
+        row = int(self.books_before[self.at])
+        due = row + desk.first_due(self.frame.symbol, self.book_ts[row:], self.bid[row:], self.ask[row:])
+        event = int(self.event_of_book[due]) if due < len(self.event_of_book) else self.n - 1
+        return min(event, self.scored[0][0]) if self.scored else event
+
+
+class Lane:
+    """Feeds one Desk with one symbol; `step` does the next thing that may be done, or says what it waits for."""
+
+    def __init__(self, desk: Desk, symbol: str):
+        self.desk, self.symbol = desk, symbol
+        self.stretches: deque[Stretch] = deque()
+        self.inbox: deque[Happening] = deque()
+        self.known_ms = 0        # all that happened at the venue before this is in the inbox or handled
+        self.session = ""
+        self.promise_ms = 0      # no order of an earlier time will come, unless in answer to a report not yet seen
+        self.seen = 0            # the last venue number handled
+        self.done = False        # no further event will come
+
+    def add(self, frame: Frame, scored: list[Scored]) -> None:
+        """The next frame with the scores of its candidates."""
+        if frame.session != self.session:      # another run of a market: its time begins anew
+            self.session, self.known_ms, self.promise_ms = frame.session, 0, 0
+        self.stretches.append(Stretch(frame, scored))
+
+    def heard(self, happenings: list[Happening], known_ms: int) -> None:
+        """What the venue says, in its order, and how far that is complete."""
+        self.inbox.extend(happenings)
+        self.known_ms = max(self.known_ms, known_ms)
+
+    @property
+    def next_ms(self) -> int:
+        """Market time of what `step` would do next; `FOREVER` when there is nothing."""
+        event = int(self.stretches[0].ts[self.stretches[0].at]) if self.stretches else FOREVER
+        return min(self.inbox[0].ts_ms if self.inbox and self._due_before(event) else FOREVER, event)
+
+    def _due_before(self, event_ms: int) -> bool:
+        """The head of the inbox comes before the next event; at the end of what is here, only once nothing more can come."""
+        return self.inbox[0].ts_ms < event_ms and (event_ms < FOREVER or self.done)
+
+    def act_ms(self) -> int:
+        """A lower bound for the time of the lane's next fact with a consequence, to order several lanes."""
+        if not self.stretches:
+            return self.next_ms
+        s = self.stretches[0]
+        act = int(s.ts[s.next_act(self.desk)])
+        return min(act, self.inbox[0].ts_ms) if self.inbox else act
+
+    def step(self) -> Iterator[tuple[object, list[Out]]] | None:
+        """(fact, what the Desk answered) for one stretch of quiet market and what ends it; None when the lane must wait.
+
+        While it waits, `promise_ms` says up to which time the venue may go on.
+        """
+        if not self.stretches:
+            if self.inbox and self.done:
+                return self._hear()
+            return None
+        s = self.stretches[0]
+        event_ms = int(s.ts[s.at])
+        if self.inbox and self._due_before(event_ms):
+            return self._hear()
+        act = s.next_act(self.desk)
+        if self.desk.working(self.symbol):
+            if self.known_ms < event_ms:
+                self.promise_ms = int(s.ts[act])
+                return None
+            act = min(act, int(np.searchsorted(s.ts, self.known_ms, side="right")) - 1)
+        if self.inbox:
+            act = min(act, int(np.searchsorted(s.ts, self.inbox[0].ts_ms, side="right")) - 1)
+        return self._advance(s, act)
+
+    def _hear(self) -> Iterator[tuple[object, list[Out]]]:
+        happening = self.inbox.popleft()
+        self.seen = happening.seq
+        yield happening, self.desk.on(happening)
+
+    def _advance(self, s: Stretch, act: int) -> Iterator[tuple[object, list[Out]]]:
+        market = s.market(s.at, act + 1)
+        s.at = act + 1
+        self.promise_ms = market.upto_ms
+        yield market, self.desk.on(market)
+        while s.scored and s.scored[0][0] == act:
+            scored = s.scored.popleft()[1]
+            yield scored, self.desk.on(scored)
+        if s.at == s.n:
+            self.stretches.popleft()

@@ -1,0 +1,239 @@
+"""The account: a fold of own orders, venue reports and fills.
+
+Every entry order is an entry of its own, which its own reduce-only orders close; S4 counts and bounds those. Exposure is the
+margin of what is filled plus what open entry orders reserve (DECISIONS, 13 and 14). A fill may come before its order's
+acceptance, and a report before the fills that it speaks of: an order is *settled* when the venue has ended it and all fills
+that it speaks of are here. Cooldowns start with the venue's acceptance (15).
+"""
+import msgspec
+
+from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, Fill, Order, Outcome, Report, direction
+from engine.policy import OpenEntry
+from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
+from engine.settings import Instrument
+
+ENTERING, OPEN, CANCELLING, EXITING = "entering", "open", "cancelling", "exiting"
+REMEMBERED = 4096   # closed order ids kept, to tell a late duplicate from an orphan
+
+
+class Working(msgspec.Struct):
+    """One order at the venue; `told` is the filled quantity that a terminal report speaks of, -1 before."""
+    id: str
+    entry_id: str
+    side: str
+    qty: float
+    price: float
+    filled: float = 0.0
+    told: float = -1.0
+    accepted: bool = False
+    status: str = ""
+    seen: list[str] = []
+
+    @property
+    def settled(self) -> bool:
+        """Ended at the venue, and every fill of it is booked."""
+        return self.told >= 0 and self.filled >= self.told - 1e-12
+
+
+class Entry(msgspec.Struct):
+    """One entry and its way out. Money in USD, times in market ms; `sign` +1 long, -1 short."""
+    id: str
+    symbol: str
+    side: str
+    sign: int
+    regime: str
+    model_id: str
+    confidence: float
+    tau_hold: float
+    route: str
+    price: float
+    stop: float
+    target: float
+    leverage: float
+    margin_usd: float
+    qty: float
+    tick: float
+    lot: float
+    sent_ms: int
+    expires_ms: int
+    state: str = ENTERING
+    order_id: str = ""            # the order at work: the entry's own, then each exit's
+    exits: int = 0
+    cause: str = ""
+    bought: float = 0.0           # quantity in, value in
+    paid: float = 0.0
+    sold: float = 0.0             # quantity out, value out
+    got: float = 0.0
+    fees: float = 0.0
+    opened_ms: int = 0
+    deadline_ms: int = 0
+    asked_ms: int = 0             # when the last cancel was asked
+
+    @property
+    def stop_ticks(self) -> int:
+        """The stop in ticks, for comparison with a book."""
+        return round(self.stop / self.tick)
+
+    @property
+    def held(self) -> float:
+        """Quantity filled and not yet closed, in whole lots."""
+        return round(round((self.bought - self.sold) / self.lot) * self.lot, 12)
+
+    @property
+    def average(self) -> float:
+        """Mean entry price."""
+        return self.paid / self.bought if self.bought else self.price
+
+
+class Portfolio(msgspec.Struct):
+    """The Desk's books; reads as S4's portfolio (`engine.policy.Account`)."""
+    equity_usd: float
+    entries: dict[str, Entry] = {}
+    orders: dict[str, Working] = {}
+    closed: dict[str, None] = {}
+    realized_usd: float = 0.0
+    fees_usd: float = 0.0
+    last_trade_time: float | None = None
+    last_trade_by_symbol: dict[str, float] = {}
+    positions: dict[str, float] = {}
+    orphans: int = 0
+    duplicates: int = 0
+    _view: dict | None = None
+
+    # what S4 reads, derived from the entries and kept until one changes
+
+    def view(self) -> dict:
+        """Totals over the live entries."""
+        if self._view is None:
+            by_symbol: dict[str, list[OpenEntry]] = {}
+            regimes: dict[str, int] = {}
+            exposure: dict[str, float] = {}
+            for e in self.entries.values():
+                by_symbol.setdefault(e.symbol, []).append(OpenEntry(direction(e.side), e.bought or e.qty, e.average, e.confidence))
+                regimes[e.regime] = regimes.get(e.regime, 0) + 1
+                open_qty = e.held if e.state != ENTERING else max(0.0, e.qty - e.sold)
+                exposure[e.symbol] = exposure.get(e.symbol, 0.0) + open_qty * e.average / e.leverage
+            self._view = {"by_symbol": by_symbol, "regimes": regimes, "exposure": exposure, "total": sum(exposure.values())}
+        return self._view
+
+    @property
+    def total_positions(self) -> int:
+        """Live entries, resting ones included."""
+        return len(self.entries)
+
+    @property
+    def positions_by_symbol(self) -> dict[str, list[OpenEntry]]:
+        """Live entries of each symbol."""
+        return self.view()["by_symbol"]
+
+    @property
+    def positions_by_regime(self) -> dict[str, int]:
+        """Live entries of each regime."""
+        return self.view()["regimes"]
+
+    @property
+    def exposure_by_symbol(self) -> dict[str, float]:
+        """Margin of each symbol, reservations included."""
+        return self.view()["exposure"]
+
+    @property
+    def total_exposure_usdt(self) -> float:
+        """Margin in all."""
+        return self.view()["total"]
+
+    @property
+    def available_capital_usdt(self) -> float:
+        """Equity that no margin binds."""
+        return max(0.0, self.equity_usd + self.realized_usd - self.total_exposure_usdt)
+
+    # the fold
+
+    def send(self, order: Order) -> None:
+        """An order of ours is on its way."""
+        self.orders[order.id] = Working(order.id, order.entry_id, order.side, order.qty, order.price, seen=[])
+        self.entries[order.entry_id].order_id = order.id
+        self._view = None
+
+    def enter(self, order: Order, instrument: Instrument) -> Entry:
+        """A new entry with its order."""
+        d = order.decision
+        assert d is not None
+        s = d.scored.signal
+        entry = Entry(order.id, order.symbol, order.side, 1 if order.side == BUY else -1, s.regime, d.scored.model_id, d.scored.p,
+                      d.scored.tau_hold, order.route, order.price, s.stop, s.target, d.leverage, d.margin_usd, order.qty,
+                      instrument.tick, instrument.lot, order.ts_ms, order.expires_ms)
+        self.entries[order.id] = entry
+        self.send(order)
+        return entry
+
+    def on_report(self, report: Report) -> Working | None:
+        """The venue said what became of an order; None where it is no order of ours that is still open."""
+        order = self.orders.get(report.order_id)
+        if order is None:
+            self._late(report.order_id)
+            return None
+        if order.told >= 0 or report.reason in (DUPLICATE_ORDER, NOT_FOUND):    # a repeated request says nothing of the first
+            self.duplicates += 1
+            return None
+        if report.status == ACCEPTED:
+            if order.accepted:
+                self.duplicates += 1
+                return None
+            order.accepted, order.status = True, ACCEPTED
+            if order.id == order.entry_id:
+                self.last_trade_time = report.ts_ms / 1000
+                self.last_trade_by_symbol[report.symbol] = report.ts_ms / 1000
+        elif report.status in (REJECTED, CANCELLED, DONE):
+            order.told, order.status = report.filled, report.status
+        else:
+            order.status = report.status
+        return order
+
+    def on_fill(self, fill: Fill) -> Working | None:
+        """An execution; None where it is known already or of no order of ours."""
+        order = self.orders.get(fill.order_id)
+        if order is None:
+            self._late(fill.order_id)
+            return None
+        if fill.id in order.seen:
+            self.duplicates += 1
+            return None
+        order.seen.append(fill.id)
+        order.filled += fill.qty
+        entry = self.entries[order.entry_id]
+        if order.id == entry.id:
+            entry.bought += fill.qty
+            entry.paid += fill.qty * fill.price
+            entry.opened_ms = entry.opened_ms or fill.ts_ms
+        else:
+            entry.sold += fill.qty
+            entry.got += fill.qty * fill.price
+        entry.fees += fill.fee_usd
+        self.fees_usd += fill.fee_usd
+        signed = fill.qty if fill.side == BUY else -fill.qty
+        self.positions[fill.symbol] = round(self.positions.get(fill.symbol, 0.0) + signed, 10)
+        self._view = None
+        return order
+
+    def close(self, entry: Entry, ts_ms: int) -> Outcome | None:
+        """Takes an ended entry off the books; an outcome where anything was traded."""
+        for order_id in [o.id for o in self.orders.values() if o.entry_id == entry.id]:
+            del self.orders[order_id]
+            self.closed[order_id] = None
+        while len(self.closed) > REMEMBERED:
+            del self.closed[next(iter(self.closed))]
+        del self.entries[entry.id]
+        self._view = None
+        if not entry.bought:
+            return None
+        gross = entry.sign * (entry.got - entry.paid)
+        self.realized_usd += gross - entry.fees
+        return Outcome(entry.id, entry.symbol, entry.side, entry.regime, entry.model_id, entry.confidence, entry.bought, entry.average,
+                       entry.got / entry.sold if entry.sold else 0.0, gross, entry.fees, gross - entry.fees, entry.cause, entry.route,
+                       entry.opened_ms, ts_ms)
+
+    def _late(self, order_id: str) -> None:
+        if order_id in self.closed:
+            self.duplicates += 1
+        else:
+            self.orphans += 1

@@ -1,0 +1,360 @@
+"""The local exchange: a simulated or recorded market with matching, in a process of its own behind the venue port.
+
+    python -m streams.exchange                         the simulated market at its own pace
+    RECORDING=standx SPEED=60 python -m streams.exchange --market recording
+
+SPEED=1 plays in real time; any other speed is paced by the desk, so that an order arrives at its decision's time plus the latency.
+"""
+import argparse
+import asyncio
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from config import settings as config
+from config.settings import Settings
+from engine import metrics as m
+from engine.execution.floor import Floor
+from engine.execution.matching import Matching
+from engine.facts import Fill, Frame, Report, cut
+from engine.market.simulator import Simulator
+from store import archive, importers
+from store.exporter import Exporter
+from store.venue_journal import VenueJournal
+from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
+from streams.venues.wire import message, packed
+from streams.worker import setup_logging
+
+log = logging.getLogger("sluice.exchange")
+LEAD_FRAMES = 64       # published and not yet worked, at a paced market
+RING_FRAMES = 2000     # kept for a client that comes back
+BUFFER = 64 << 20      # a client that reads no more than this behind is hung up on
+BEAT_S = 0.005
+
+
+class Simulated:
+    """A seeded market as a source of frames."""
+
+    def __init__(self, simulator: Simulator, saved: bytes):
+        self.simulator = simulator
+        if saved:
+            simulator.restore(saved)
+        self.ended = False
+
+    def next(self, upto_ms: int, most: int) -> Frame | None:
+        """The next events up to that time."""
+        return self.simulator.frame(upto_ms, most)
+
+    def save(self) -> bytes:
+        """Where the market stands."""
+        return self.simulator.snapshot()
+
+
+class Recorded:
+    """An archive as a source of frames, from an event number on."""
+
+    def __init__(self, root: Path, symbol: str, session: str, due: int, events: int):
+        self.frames: Iterator[Frame] = archive.read(root, symbol, events=events, session=session)
+        self.due, self.rest, self.ended = due, None, False
+
+    def next(self, upto_ms: int, most: int) -> Frame | None:
+        """The next events up to that time."""
+        while self.rest is None:
+            frame = next(self.frames, None)
+            if frame is None:
+                self.ended = True
+                return None
+            if frame.seq + frame.n > self.due:
+                self.rest = cut(frame, self.due - frame.seq, frame.n) if frame.seq < self.due else frame
+        frame, last = self.rest, int(self.rest.times.searchsorted(upto_ms, side="right"))
+        if last == 0:
+            return None
+        self.rest = cut(frame, last, frame.n) if last < frame.n else None
+        return cut(frame, 0, last) if last < frame.n else frame
+
+    def save(self) -> bytes:
+        """Nothing: the archive stays where it is."""
+        return b""
+
+
+class Pit:
+    """One symbol: its source, its floor, and the frames that a returning client may ask for."""
+
+    def __init__(self, floor: Floor, source: Simulated | Recorded):
+        self.floor, self.source = floor, source
+        self.ring: deque[tuple[Frame, bytes]] = deque(maxlen=RING_FRAMES)
+        self.before: deque[tuple[int, bytes]] = deque()     # (first event, source as it was before) of each unworked frame
+        self.last_ms = 0
+
+    def source_before(self) -> bytes:
+        """The source as it stood before the first event that is not worked."""
+        while len(self.before) > 1 and self.before[1][0] <= self.floor.next_seq:
+            self.before.popleft()
+        return self.before[0][1] if self.before and self.floor.frames else self.source.save()
+
+
+class Exchange:
+    """Pits, clients and the clock."""
+
+    def __init__(self, settings: Settings, exporter: Exporter, clock: Callable[[], float] = time.time):
+        x = self.x = settings.exchange
+        self.settings, self.exporter, self.clock = settings, exporter, clock
+        self.speed = 0.0 if x.speed == "max" else float(x.speed)
+        self.lockstep = x.speed != "1"
+        self.journal = VenueJournal(settings.folder("data") / f"exchange{'-' + settings.instance if settings.instance else ''}.db")
+        root, symbols = (Path(), x.symbols)
+        if x.market == "recording":
+            root, symbols = importers.open_recording(x.recording, settings.folder("data") / "recordings")
+        what = f"{x.market}|{x.recording if x.market == 'recording' else x.seed}|{','.join(symbols)}"
+        self.session, start_ms, goes_on = self.journal.session(what, int(clock() * 1000), x.session)
+        saved = self.journal.floors()
+        if x.market == "recording" and saved and not goes_on:
+            raise SystemExit(f"exchange.recording: {x.recording!r} was played in this instance before, and its account lives on after it; "
+                             "name another run: SLUICE_INSTANCE=NAME SLUICE_FEED=NAME")
+        self.pits: dict[str, Pit] = {}
+        for symbol in symbols:
+            instrument = settings.instrument(symbol)
+            state = saved.get(symbol)
+            floor = Floor(Matching(symbol, instrument, settings.matching, state[0].session if state else self.session), self.session,
+                          settings.matching.latency_ms, self.lockstep)
+            ended: list[Report | Fill] = []
+            if state:
+                floor.load(state[0])
+                if not goes_on:
+                    ended = floor.renew(Matching(symbol, instrument, settings.matching, self.session), self.session)
+            source: Simulated | Recorded
+            if x.market == "sim":
+                model = settings.market[symbol]
+                source = Simulated(Simulator(symbol, instrument, model, x.seed, start_ms, self.session), state[1] if state and goes_on else b"")
+            else:
+                source = Recorded(root, symbol, self.session, floor.next_seq, settings.frames.max_events)
+            self.pits[symbol] = Pit(floor, source)
+            if ended:
+                self.keep(symbol, ended)
+        self.feeds: dict[asyncio.StreamWriter, dict[str, int]] = {}
+        self.traders: set[asyncio.StreamWriter] = set()
+        self.base: tuple[float, int] | None = None
+        self.over = asyncio.Event()
+        self.wake = asyncio.Event()
+        log.info("market %s, session %s%s, speed %s%s", what, self.session, " (goes on)" if goes_on else "", x.speed,
+                 ", paced by the desk" if self.lockstep else "")
+
+    # the market
+
+    def now_ms(self) -> int:
+        """Market time that the clock has reached."""
+        if not self.speed:
+            return 2**62
+        if self.base is None:
+            firsts = [self._peek(p) for p in self.pits.values()]
+            self.base = (self.clock(), min(f for f in firsts if f is not None)) if any(f is not None for f in firsts) else (self.clock(), 0)
+        wall, market = self.base
+        return market + int((self.clock() - wall) * 1000 * self.speed)
+
+    @staticmethod
+    def _peek(pit: Pit) -> int | None:
+        if isinstance(pit.source, Simulated):
+            return pit.source.simulator.now_ms
+        frame = pit.source.next(2**62, 1 << 30)
+        if frame is None:
+            return None
+        pit.source.rest = frame
+        return int(frame.times[0])
+
+    def beat(self) -> int:
+        """Publishes what the clock allows, the earliest symbol first; returns how many events."""
+        now, events = self.now_ms(), 0
+        waiting = {s: p for s, p in self.pits.items() if not p.source.ended}
+        while waiting:
+            symbol, pit = min(waiting.items(), key=lambda item: (item[1].last_ms, item[0]))
+            if self.lockstep and len(pit.floor.frames) >= LEAD_FRAMES:
+                break
+            before = pit.source.save() if self.lockstep else b""
+            frame = pit.source.next(now, self.settings.frames.max_events)
+            if frame is None:
+                if pit.source.ended:
+                    self._tell_feeds(symbol, packed(Ended(symbol)), None)
+                del waiting[symbol]
+                continue
+            pit.before.append((frame.seq, before))
+            pit.last_ms = int(frame.times[-1])
+            events += frame.n
+            blob = packed(frame)
+            pit.ring.append((frame, blob))
+            pit.floor.publish(frame)
+            self._tell_feeds(symbol, blob, frame)
+            if events > 20_000:
+                break
+        if not self.lockstep:
+            for symbol, pit in self.pits.items():
+                self.work(symbol, now)
+        return events
+
+    def work(self, symbol: str, now_ms: int = 0, answer: bool = False) -> None:
+        """Lets a floor go as far as it may, writes down what happened, then tells it."""
+        pit = self.pits[symbol]
+        happened = pit.floor.work(now_ms)
+        if happened:
+            self.keep(symbol, happened)
+        now = (pit.floor.known_ms, pit.floor.told)
+        if happened or answer:
+            self._tell_traders(Happened(symbol, self.session, *now, happened))
+
+    def keep(self, symbol: str, happened: list[Report | Fill] | None = None) -> None:
+        """Writes the floor down."""
+        pit = self.pits[symbol]
+        self.journal.commit(symbol, pit.floor.save(), pit.source_before(), happened or [])
+
+    def _tell_feeds(self, symbol: str, blob: bytes, frame: Frame | None) -> None:
+        for writer, due in list(self.feeds.items()):
+            if symbol not in due:
+                continue
+            if writer.transport.get_write_buffer_size() > BUFFER:
+                log.warning("a market client is more than %d MB behind: hung up", BUFFER >> 20)
+                writer.close()
+                self.feeds.pop(writer, None)
+                continue
+            if frame is not None:
+                if frame.seq + frame.n <= due[symbol]:
+                    continue
+                if frame.seq < due[symbol]:
+                    blob = packed(cut(frame, due[symbol] - frame.seq, frame.n))
+                due[symbol] = frame.seq + frame.n
+            writer.write(blob)
+
+    def _tell_traders(self, happened: Happened) -> None:
+        blob = packed(happened)
+        for writer in self.traders:
+            writer.write(blob)
+
+    # clients
+
+    async def client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection until it hangs up."""
+        try:
+            writer.write(packed(Hello(self.session, self.lockstep, list(self.pits), self.x.market)))
+            while True:
+                self.request(await message(reader, "request"), writer)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            self.feeds.pop(writer, None)
+            self.traders.discard(writer)
+            writer.close()
+
+    def request(self, request, writer: asyncio.StreamWriter) -> None:
+        """What a client asks for."""
+        if isinstance(request, Place):
+            self.order(request.order.symbol, lambda floor: floor.place(request.order))
+        elif isinstance(request, TakeBack):
+            self.order(request.cancel.symbol, lambda floor: floor.cancel(request.cancel))
+        elif isinstance(request, Promise):
+            if request.symbol in self.pits:
+                self.pits[request.symbol].floor.promise(request.upto_ms, request.seen)
+                if self.lockstep:
+                    self.work(request.symbol, answer=True)
+                    self.wake.set()
+        elif isinstance(request, Subscribe):
+            self.subscribe(request, writer)
+        elif isinstance(request, Resume):
+            self.traders.add(writer)
+            for symbol, pit in self.pits.items():
+                missed = list(self.journal.after(symbol, request.after.get(symbol, 0)))
+                writer.write(packed(Happened(symbol, self.session, pit.floor.known_ms, pit.floor.told, missed)))
+        elif isinstance(request, Ask):
+            orders = {o.order_id: o.qty - o.filled for p in self.pits.values() for o in p.floor.matching.open_orders()}
+            positions = {s: p.floor.matching.position * self.settings.instrument(s).lot for s, p in self.pits.items()}
+            writer.write(packed(Standing(orders, positions)))
+
+    def order(self, symbol: str, act: Callable[[Floor], None]) -> None:
+        """An order or cancel: taken, written down, worked."""
+        pit = self.pits.get(symbol)
+        if pit is None:
+            log.error("an order for %s, which is not traded here", symbol)
+            return
+        act(pit.floor)
+        self.keep(symbol)
+        self.work(symbol)
+
+    def subscribe(self, request: Subscribe, writer: asyncio.StreamWriter) -> None:
+        """What the client missed from the ring, then all that comes."""
+        due = {s: (request.due.get(s, 0) if request.session == self.session else 0) for s in request.symbols if s in self.pits}
+        self.feeds[writer] = due
+        for symbol in due:
+            for frame, blob in self.pits[symbol].ring:
+                if frame.seq + frame.n > due[symbol]:
+                    writer.write(blob if frame.seq >= due[symbol] else packed(cut(frame, due[symbol] - frame.seq, frame.n)))
+                    due[symbol] = frame.seq + frame.n
+            if self.pits[symbol].source.ended:
+                writer.write(packed(Ended(symbol)))
+
+    async def run(self) -> None:
+        """Serves until stopped, or until a recording is played and worked to its end."""
+        server = await asyncio.start_server(self.client, self.x.host, self.x.port, limit=1 << 20)
+        saved, quiet = self.clock(), 0
+        try:
+            while not self.over.is_set():
+                if self.feeds or not self.lockstep:
+                    events = self.beat()
+                else:
+                    events = 0
+                if self.clock() - saved > 1:
+                    saved = self.clock()
+                    for symbol in self.pits:
+                        self.keep(symbol)
+                if all(p.source.ended for p in self.pits.values()):
+                    quiet += 1
+                    if all(not p.floor.frames for p in self.pits.values()) and quiet * 0.05 > 2 or quiet * 0.05 > 60:
+                        log.info("the market is over")
+                        self.journal.end(self.session)
+                        break
+                    await asyncio.sleep(0.05)
+                else:
+                    self.wake.clear()
+                    try:
+                        await asyncio.wait_for(self.wake.wait(), 0.0005 if events and not self.speed else BEAT_S)
+                    except TimeoutError:
+                        pass
+        finally:
+            for symbol in self.pits:
+                self.keep(symbol)
+            server.close()
+            for writer in [*self.feeds, *self.traders]:
+                writer.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m streams.exchange", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
+    parser.add_argument("--market", choices=("sim", "recording"), help="overrides exchange.market")
+    parser.add_argument("--metrics-port", type=int, default=0, help="Prometheus metrics (default: none)")
+    args = parser.parse_args(argv)
+    setup_logging()
+    settings = config.load(*args.config, env=None if not args.market else {**__import__("os").environ, "SLUICE_MARKET": args.market})
+    exporter = Exporter(settings.exchange.symbols)
+    stop = exporter.serve(args.metrics_port, settings.ports.bind) if args.metrics_port else None
+
+    async def serve() -> None:
+        exchange = Exchange(settings, exporter)
+        exporter.set(m.SERVICE_READY, 1, service="exchange")
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(sig, exchange.over.set)
+        await exchange.run()
+
+    try:
+        asyncio.run(serve())
+    except OSError as error:
+        print(f"exchange.port: {settings.exchange.host}:{settings.exchange.port} cannot be opened ({error.strerror}); set SLUICE_EXCHANGE_PORT")
+        return 1
+    finally:
+        if stop:
+            stop()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

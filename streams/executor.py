@@ -1,0 +1,137 @@
+"""Orders to the venue, reports and fills back. `python -m streams.executor`
+
+Order ids are deterministic and the venue refuses one that it knows, so a repeated request changes nothing. An order without any
+word from the venue when the line broke is *unknown*: after reconnecting the venue is asked what happened and what stands, and
+only what it does not know is sent again.
+"""
+import asyncio
+import logging
+
+import msgspec
+
+from config.settings import Settings
+from engine import metrics as m
+from engine.facts import CANCELLED, DONE, REJECTED, Approved, Fill, Fills, Order, Report, Reports
+from store.exporter import Exporter
+from streams.codec import decode, encode
+from streams.stage import Stateful
+from streams.topics import EXEC_FILLS, EXEC_REPORTS, SIG_APPROVED
+from streams.venues.local import LocalVenue
+from streams.venues.port import Happened, Venue
+from streams.worker import Worker, wall_ms
+
+log = logging.getLogger("sluice.executor")
+RETRY_S = 0.5
+
+
+class Executor:
+    """Keeps the venue's line, what was sent over it, and the numbers heard."""
+
+    def __init__(self, worker: Worker, settings: Settings, exporter: Exporter):
+        self.worker, self.settings, self.exporter = worker, settings, exporter
+        self.venue: Venue | None = None
+        self.connected = asyncio.Event()
+        self.after: dict[str, int] = {}          # the last venue number published, by symbol
+        self.unanswered: dict[str, Order] = {}   # sent, and not a word yet
+        self.sent_ms: dict[str, float] = {}
+        self.stage = Stateful(worker, self.on_approved, self.parts, self.restore)
+
+    def parts(self) -> dict[str, bytes]:
+        """What the next life needs."""
+        return {"after": msgspec.msgpack.encode(self.after), "unanswered": msgspec.msgpack.encode(list(self.unanswered.values()))}
+
+    def restore(self, parts: dict[str, bytes]) -> None:
+        """Continues."""
+        self.after = msgspec.msgpack.decode(parts["after"])
+        self.unanswered = {o.id: o for o in msgspec.msgpack.decode(parts["unanswered"], type=list[Order])}
+
+    async def on_approved(self, record) -> None:
+        """Orders, cancels and the promise of one stretch; waits while the venue cannot be reached."""
+        approved: Approved = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
+        while True:
+            await self.connected.wait()
+            venue = self.venue
+            assert venue is not None
+            try:
+                for order in approved.orders:
+                    self.unanswered[order.id] = order
+                    self.sent_ms[order.id] = approved.sent_ms
+                    await venue.place(order)
+                for cancel in approved.cancels:
+                    await venue.cancel(cancel)
+                if approved.upto_ms:
+                    await venue.promise(approved.symbol, approved.upto_ms, approved.seen)
+                break
+            except ConnectionError:
+                self.connected.clear()
+        self.exporter.set(m.UNKNOWN_ORDERS, 0 if self.connected.is_set() else len(self.unanswered))
+        if approved.sent_ms:
+            self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - approved.sent_ms, service="executor")
+
+    async def line(self) -> None:
+        """The venue's line: connects, hears, connects again."""
+        x = self.settings.exchange
+        while True:
+            venue = LocalVenue(x.host, x.port)
+            try:
+                await venue.connect(patience_s=3600)
+                self.venue = venue
+                hearing = asyncio.ensure_future(self.hear(venue))
+                await self.reconcile(venue)
+                self.connected.set()
+                log.info("venue %s:%d, session %s", x.host, x.port, venue.hello.session if venue.hello else "?")
+                await hearing
+            except (OSError, asyncio.TimeoutError) as error:
+                self.connected.clear()
+                self.exporter.set(m.UNKNOWN_ORDERS, len(self.unanswered))
+                log.warning("the venue's line broke (%s); %d orders are unknown until it is back", error, len(self.unanswered))
+                await asyncio.sleep(RETRY_S)
+
+    async def reconcile(self, venue: Venue) -> None:
+        """Asks before it sends again: what the venue neither reports nor has standing has not arrived."""
+        await asyncio.sleep(0)
+        standing = await venue.standing()
+        for order in list(self.unanswered.values()):
+            if order.id not in standing.orders:
+                log.info("%s has not arrived: sent again", order.id)
+                await venue.place(order)
+        self.exporter.set(m.UNKNOWN_ORDERS, 0)
+
+    async def hear(self, venue: Venue) -> None:
+        """Everything that happens at the venue, published: fills first, then the reports that speak of them."""
+        async for happened in venue.happenings(self.after):
+            await self.publish(happened)
+
+    async def publish(self, happened: Happened) -> None:
+        """One batch of happenings; what was published already is passed over."""
+        after = self.after.get(happened.symbol, 0)
+        items = [i for i in happened.items if i.seq > after]
+        fills = [i for i in items if isinstance(i, Fill)]
+        reports = [i for i in items if isinstance(i, Report)]
+        for item in items:
+            if self.unanswered.pop(item.order_id, None) is not None:
+                sent = self.sent_ms.pop(item.order_id, 0.0)
+                if sent:
+                    self.exporter.observe(m.ORDER_MS, wall_ms() - sent)
+            if isinstance(item, Report) and item.status in (DONE, CANCELLED, REJECTED):
+                self.sent_ms.pop(item.order_id, None)
+        if fills:
+            await (await self.worker.send(EXEC_FILLS, happened.symbol, encode(Fills(happened.symbol, happened.session, wall_ms(), fills))))
+        told = Reports(happened.symbol, happened.session, happened.upto_ms, happened.upto_seq, wall_ms(), reports)
+        acknowledged = await self.worker.send(EXEC_REPORTS, happened.symbol, encode(told))
+        if items:
+            await acknowledged
+            self.after[happened.symbol] = max(after, items[-1].seq)
+
+
+def make(settings: Settings, exporter: Exporter) -> Worker:
+    """The service's worker."""
+    worker = Worker("executor", settings, exporter, [SIG_APPROVED])
+    executor = Executor(worker, settings, exporter)
+    worker.background.append(executor.line)
+    return worker
+
+
+if __name__ == "__main__":
+    from streams.service import main
+    raise SystemExit(main("executor"))

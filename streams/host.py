@@ -1,0 +1,281 @@
+"""The Desk's host: takes records in, keeps the order in which the Desk consumed its facts, writes it down, then speaks.
+
+Everything that a record led to is one ledger transaction together with the marks; only then is it published. At a paced market
+(`lockstep`) lanes hold the causal order; else facts are consumed as they come.
+"""
+from collections import deque
+
+import msgspec
+
+from config.settings import Settings
+from engine import metrics as m
+from engine.desk import Desk
+from engine.facts import (
+    UNKNOWN,
+    Approved,
+    Cancel,
+    Control,
+    Dropped,
+    DroppedBatch,
+    Fill,
+    Fills,
+    Frame,
+    Market,
+    Order,
+    Outcome,
+    Outcomes,
+    Report,
+    Reports,
+    Scored,
+    ScoredBatch,
+    Tick,
+    cut,
+    market_of,
+)
+from engine.lane import Lane
+from engine.telemetry import Telemetry
+from store.ledger import Ledger
+
+Place = tuple[str, int, int]     # topic, partition, offset
+
+
+class HostState(msgspec.Struct):
+    """A snapshot: the Desk and how far each symbol's events have been consumed."""
+    desk: bytes
+    market: dict[str, tuple[str, int]]
+    scored: dict[str, tuple[str, int]]
+    heard: dict[str, int]
+
+
+class Road:
+    """One symbol's waiting records (paced markets only)."""
+
+    def __init__(self, lane: Lane):
+        self.lane = lane
+        self.frames: deque[tuple[Frame, Place]] = deque()
+        self.batches: deque[tuple[ScoredBatch, Place]] = deque()
+        self.working: deque[list[Place]] = deque()        # places of each stretch in the lane
+        self.early: dict[int, Report | Fill] = {}
+        self.upto = (0, 0)
+        self.records: deque[tuple[int, Place]] = deque()  # (last number, place) of report records
+        self.promised = (-1, -1)
+
+
+class Open:
+    """Which records are taken and not yet done, so that a mark never passes one that is not."""
+
+    def __init__(self) -> None:
+        self.open: dict[tuple[str, int], dict[int, bool]] = {}
+        self.marks: dict[tuple[str, int], int] = {}
+
+    def take(self, place: Place) -> None:
+        """A record is in hand."""
+        self.open.setdefault(place[:2], {})[place[2]] = False
+
+    def done(self, place: Place) -> None:
+        """It is through; the mark moves over all that are."""
+        waiting = self.open[place[:2]]
+        waiting[place[2]] = True
+        while waiting and waiting[first := next(iter(waiting))]:
+            self.marks[place[:2]] = first
+            del waiting[first]
+
+
+class DeskHost:
+    """Hosts one Desk for one account."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, telemetry: Telemetry, lockstep: bool):
+        self.settings, self.ledger, self.telemetry, self.lockstep = settings, ledger, telemetry, lockstep
+        self.desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
+        self.market: dict[str, tuple[str, int]] = {}
+        self.scored: dict[str, tuple[str, int]] = {}
+        self.heard: dict[str, int] = {}
+        self.roads: dict[str, Road] = {}
+        self.open = Open()
+        self.commits = 0
+        seq, blob, tail = ledger.restore()
+        if blob:
+            state = msgspec.msgpack.decode(blob, type=HostState)
+            self.desk.restore(state.desk)
+            self.market, self.scored, self.heard = state.market, state.scored, state.heard
+        self.refolded = 0
+        for entry in tail:
+            for fact in entry.consumed:
+                self.desk.on(fact)
+                self.note(fact)
+                self.refolded += 1
+
+    def note(self, fact) -> None:
+        """Remembers how far a symbol has been consumed."""
+        if isinstance(fact, Market):
+            self.market[fact.symbol] = (fact.session, fact.seq + fact.n)
+        elif isinstance(fact, ScoredBatch):
+            self.scored[fact.symbol] = (fact.session, max(fact.seq + fact.n, self.scored.get(fact.symbol, ("", 0))[1]
+                                                          if self.scored.get(fact.symbol, ("", 0))[0] == fact.session else 0))
+        elif isinstance(fact, (Report, Fill)) and fact.seq:
+            self.heard[fact.symbol] = max(self.heard.get(fact.symbol, 0), fact.seq)
+
+    # records in
+
+    def take(self, record, place: Place) -> tuple[list, list]:
+        """(facts consumed, what to publish) that this record leads to."""
+        self.open.take(place)
+        consumed: list = []
+        outs: list = []
+        if isinstance(record, (Frame, ScoredBatch)):
+            self._market(record, place, consumed, outs) if self.lockstep else self._at_once(record, place, consumed, outs)
+        elif isinstance(record, (Reports, Fills)):
+            self._venue(record, place, consumed, outs)
+        elif isinstance(record, (Control, Tick)):
+            self._feed(record, consumed, outs)
+            self.open.done(place)
+        else:
+            self.open.done(place)
+        return consumed, outs
+
+    def _feed(self, fact, consumed: list, outs: list) -> None:
+        consumed.append(fact)
+        outs += self.desk.on(fact)
+        self.note(fact)
+
+    def _new(self, known: dict[str, tuple[str, int]], record: Frame | ScoredBatch) -> int:
+        """The first event of the record that is not consumed yet."""
+        session, due = known.get(record.symbol, ("", 0))
+        return max(record.seq, due) if session == record.session else record.seq
+
+    def _at_once(self, record, place: Place, consumed: list, outs: list) -> None:
+        known = self.market if isinstance(record, Frame) else self.scored
+        due = self._new(known, record)
+        if due < record.seq + record.n:
+            if isinstance(record, Frame):
+                self._feed(market_of(cut(record, due - record.seq, record.n) if due > record.seq else record), consumed, outs)
+            elif record.items:
+                self._feed(record, consumed, outs)
+        self.open.done(place)
+
+    def _market(self, record, place: Place, consumed: list, outs: list) -> None:
+        road = self.road(record.symbol)
+        (road.frames if isinstance(record, Frame) else road.batches).append((record, place))
+        while road.frames and road.batches:
+            (frame, at), (batch, bat) = road.frames[0], road.batches[0]
+            if (frame.session, frame.seq + frame.n) != (batch.session, batch.seq + batch.n):
+                older = road.frames if (frame.seq + frame.n < batch.seq + batch.n or frame.session != batch.session) else road.batches
+                self.open.done(older.popleft()[1])      # one that was told twice, or scored by nobody
+                continue
+            road.frames.popleft(), road.batches.popleft()
+            due = self._new(self.market, frame)
+            if due >= frame.seq + frame.n:
+                self.open.done(at), self.open.done(bat)
+                continue
+            fresh = [s for s in batch.items if s.signal.seq >= due]
+            road.lane.add(cut(frame, due - frame.seq, frame.n) if due > frame.seq else frame, fresh)
+            road.working.append([at, bat])
+        self._run(road, consumed, outs)
+
+    def _venue(self, record: Reports | Fills, place: Place, consumed: list, outs: list) -> None:
+        if not self.lockstep:
+            for item in record.items:
+                self._feed(item, consumed, outs)
+            self.open.done(place)
+            return
+        road = self.road(record.symbol)
+        heard = self.heard.get(record.symbol, 0)
+        for item in record.items:
+            if isinstance(item, Report) and item.status == UNKNOWN:
+                self._feed(item, consumed, outs)
+            elif item.seq > heard:
+                road.early[item.seq] = item
+        road.records.append((max((i.seq for i in record.items), default=0), place))
+        if isinstance(record, Reports):
+            road.upto = max(road.upto, (record.upto_ms, record.upto_seq))
+        told = road.lane.inbox[-1].seq if road.lane.inbox else max(heard, road.lane.seen)
+        upto_ms, upto_seq = road.upto
+        if all(seq in road.early for seq in range(told + 1, upto_seq + 1)):
+            road.lane.heard([road.early.pop(seq) for seq in range(told + 1, upto_seq + 1)], upto_ms)
+        self._run(road, consumed, outs)
+
+    def road(self, symbol: str) -> Road:
+        """The symbol's road."""
+        if symbol not in self.roads:
+            self.roads[symbol] = Road(Lane(self.desk, symbol))
+        return self.roads[symbol]
+
+    def _run(self, road: Road, consumed: list, outs: list) -> None:
+        lane = road.lane
+        while (moves := lane.step()) is not None:
+            for fact, said in moves:
+                if isinstance(fact, Scored):
+                    last = consumed[-1] if consumed else None
+                    if isinstance(last, ScoredBatch) and last.ts_ms == fact.signal.ts_ms and last.symbol == fact.signal.symbol:
+                        last.items.append(fact)
+                    else:
+                        consumed.append(ScoredBatch(fact.signal.symbol, road.lane.session, fact.signal.seq, 1, fact.signal.ts_ms, 0.0, [fact]))
+                else:
+                    consumed.append(fact)
+                outs += said
+                self.note(consumed[-1])
+        while len(road.working) > len(lane.stretches):
+            for place in road.working.popleft():
+                self.open.done(place)
+        seen = max(lane.seen, self.heard.get(lane.symbol, 0))
+        while road.records and road.records[0][0] <= seen:
+            self.open.done(road.records.popleft()[1])
+
+    # records out
+
+    def produce(self, consumed: list, outs: list, sent_ms: float) -> list:
+        """The Desk's answers as records: one a topic and symbol."""
+        orders: dict[str, tuple[list[Order], list[Cancel]]] = {}
+        dropped: dict[str, list[Dropped]] = {}
+        outcomes: dict[str, list[Outcome]] = {}
+        for out in outs:
+            if isinstance(out, Dropped):
+                dropped.setdefault(out.scored.signal.symbol, []).append(out)
+            elif isinstance(out, Outcome):
+                outcomes.setdefault(out.symbol, []).append(out)
+            else:
+                orders.setdefault(out.symbol, ([], []))[0 if isinstance(out, Order) else 1].append(out)
+        now = self.desk.state.now_ms
+        records: list = [self.approved(symbol, sent_ms, *both) for symbol, both in orders.items()]
+        records += [DroppedBatch(symbol, self.session(symbol), now, items) for symbol, items in dropped.items()]
+        records += [Outcomes(symbol, self.session(symbol), items) for symbol, items in outcomes.items()]
+        return records
+
+    def session(self, symbol: str) -> str:
+        """The market session that the symbol is in."""
+        return self.market.get(symbol, ("", 0))[0]
+
+    def approved(self, symbol: str, sent_ms: float, orders: list[Order], cancels: list[Cancel]) -> Approved:
+        """Orders and cancels, with how far the Desk has thought."""
+        lane = self.roads[symbol].lane if symbol in self.roads else None
+        upto, seen = (lane.promise_ms, lane.seen) if lane else (self.desk.state.now_ms, self.heard.get(symbol, 0))
+        if lane:
+            seen = max(seen, self.heard.get(symbol, 0))
+            self.roads[symbol].promised = (upto, seen)
+        return Approved(symbol, self.session(symbol), upto, seen, sent_ms, orders, cancels)
+
+    def promises(self) -> list[Approved]:
+        """What a paced venue must know to go on, where it has moved since it was last told."""
+        out = []
+        for symbol, road in self.roads.items():
+            now = (road.lane.promise_ms, max(road.lane.seen, self.heard.get(symbol, 0)))
+            if road.lane.promise_ms and now != road.promised:
+                road.promised = now
+                out.append(Approved(symbol, self.session(symbol), *now, 0.0, [], []))
+        return out
+
+    def commit(self, consumed: list, produced: list, epochs: dict[str, str]) -> int:
+        """One transaction: facts in their order, answers, marks."""
+        marks = {(epochs[topic], topic, partition): offset for (topic, partition), offset in self.open.marks.items()}
+        self.open.marks.clear()
+        seq = self.ledger.commit(self.desk.state.now_ms, consumed, produced, marks)
+        self.commits += 1
+        if self.commits % self.settings.ledger.snapshot_every == 0:
+            self.snapshot(seq)
+        self.telemetry.meter.inc(m.LEDGER_TRANSACTIONS_TOTAL, writer="risk")
+        return seq
+
+    def snapshot(self, seq: int) -> None:
+        """Bounds the next start."""
+        state = HostState(self.desk.snapshot(), self.market, self.scored, self.heard)
+        self.ledger.snapshot(seq, self.desk.state.now_ms, msgspec.msgpack.encode(state))

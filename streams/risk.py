@@ -1,0 +1,129 @@
+"""Hosts the Desk: market, scores, reports and fills in; orders, refusals and outcomes out, by way of the ledger. `python -m streams.risk`
+
+What a record led to is written in one transaction, then published (outbox): what was not acknowledged is published again after a
+restart, and receivers know it by its ids.
+"""
+import asyncio
+import logging
+import time
+from collections import deque
+
+from config.settings import Settings
+from engine import metrics as m
+from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, Tick
+from engine.telemetry import Telemetry
+from store.exporter import Exporter
+from store.ledger import Ledger, ledger_url
+from streams.codec import decode, encode
+from streams.host import DeskHost
+from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED
+from streams.worker import Marks, Worker, wall_ms
+
+log = logging.getLogger("sluice.risk")
+TOPIC_OF = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED, Outcomes: EXEC_OUTCOMES, Control: CONTROL_EVENTS}
+QUIET_MS = 1000     # without a record for this long, the desk is told that time passes
+
+
+class Risk:
+    """The stage: a DeskHost, its ledger and its outbox."""
+
+    def __init__(self, worker: Worker, settings: Settings, exporter: Exporter, lockstep: bool):
+        self.worker, self.exporter, self.lockstep = worker, exporter, lockstep
+        self.ledger = Ledger(ledger_url(settings), "risk", settings.ledger.synchronous)
+        self.telemetry = Telemetry(exporter, log.info)
+        self.host = DeskHost(settings, self.ledger, self.telemetry, lockstep)
+        self.outbox: deque[tuple[int, list[asyncio.Future]]] = deque()
+        self.heard_at = time.monotonic()
+        log.info("desk restored: ledger at %d, %d facts folded again, %d open entries", self.ledger.head()[0], self.host.refolded,
+                 len(self.host.desk.portfolio.entries))
+
+    def marks(self) -> Marks:
+        """Where to read on: the ledger's word."""
+        return self.ledger.marks()
+
+    async def republish(self) -> None:
+        """What was written and not acknowledged before the last end."""
+        for entry in list(self.ledger.unacknowledged()):
+            await self.publish(entry.seq, entry.produced)
+
+    async def publish(self, seq: int, produced: list) -> None:
+        """Records to their topics; the ledger learns of the acknowledgement in order."""
+        self.outbox.append((seq, [await self.worker.send(TOPIC_OF[type(r)], getattr(r, "symbol", "control"), encode(r)) for r in produced]))
+        await self.acknowledge(len(self.outbox) > 500)
+
+    async def acknowledge(self, wait: bool = False) -> None:
+        """Moves the ledger's pointer over what the broker has."""
+        while self.outbox:
+            seq, futures = self.outbox[0]
+            if not wait and not all(f.done() for f in futures):
+                break
+            await asyncio.gather(*futures)
+            self.outbox.popleft()
+            self.ledger.acknowledge(seq)
+        self.exporter.set(m.LEDGER_OUTBOX, len(self.outbox))
+
+    async def on_record(self, record) -> None:
+        """One record: consumed, written, spoken."""
+        self.heard_at = time.monotonic()
+        fact = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
+        if isinstance(fact, Frame):
+            self.exporter.inc(m.FRAMES_TOTAL, service="risk")
+        consumed, outs = self.host.take(fact, (record.topic, record.partition, record.offset))
+        await self.speak(consumed, outs, getattr(fact, "sent_ms", 0.0))
+
+    async def speak(self, consumed: list, outs: list, sent_ms: float) -> None:
+        """Writes down what was consumed and said, then says it."""
+        if consumed:
+            began = time.perf_counter()
+            produced = self.host.produce(consumed, outs, sent_ms)
+            seq = self.host.commit(consumed, produced, self.worker.epochs)
+            self.exporter.observe(m.LEDGER_COMMIT_MS, (time.perf_counter() - began) * 1000)
+            await self.publish(seq, produced)
+            for one in consumed:
+                self.telemetry.heard(one)
+            self.telemetry.said(outs)
+            if sent_ms:
+                self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - sent_ms, service="risk")
+                if any(isinstance(o, Order) for o in outs):
+                    self.exporter.observe(m.DECISION_MS, wall_ms() - sent_ms)
+        if self.lockstep:
+            for promise in self.host.promises():
+                await self.worker.send(SIG_APPROVED, promise.symbol, encode(promise))
+
+    async def beat(self) -> None:
+        """Figures of the account; and time, where the market is silent."""
+        while True:
+            await asyncio.sleep(1.0)
+            desk = self.host.desk
+            self.telemetry.stands(desk.portfolio, desk.state.halted)
+            await self.acknowledge()
+            quiet_ms = (time.monotonic() - self.heard_at) * 1000
+            if not self.lockstep and quiet_ms > QUIET_MS and desk.portfolio.entries:
+                tick = Tick(desk.state.now_ms + 1000)
+                await self.speak([tick], self.host.desk.on(tick), 0.0)
+
+    async def close(self) -> None:
+        """Acknowledges what can be, snapshots, lets go of the ledger."""
+        try:
+            await asyncio.wait_for(self.acknowledge(True), 2)
+        except TimeoutError:
+            log.warning("%d transactions are not acknowledged by the broker; the next start publishes them again", len(self.outbox))
+        if self.ledger.head()[0]:
+            self.host.snapshot(self.ledger.head()[0])
+        self.ledger.close()
+
+
+def make(settings: Settings, exporter: Exporter) -> Worker:
+    """The service's worker."""
+    worker = Worker("risk", settings, exporter, [MD_FRAMES, SIG_SCORED, EXEC_REPORTS, EXEC_FILLS, CONTROL_EVENTS])
+    stage = Risk(worker, settings, exporter, settings.lockstep)
+    worker.stage = stage
+    worker.on_open.append(stage.republish)
+    worker.background.append(stage.beat)
+    worker.on_close.append(stage.close)
+    return worker
+
+
+if __name__ == "__main__":
+    from streams.service import main
+    raise SystemExit(main("risk"))

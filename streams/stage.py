@@ -1,0 +1,55 @@
+"""The stage of a stateless or restartable service: marks and state in one file, re-emitting what a crash may have cost.
+
+State is saved only behind the broker's acknowledgement of what it led to, so a restart repeats the last moments byte for byte
+and never skips; who reads behind it passes over what it knows by its event numbers.
+"""
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from store.state import Kept, StateFile
+from streams.worker import Marks, Worker
+
+
+class Stateful:
+    """A handler of records with a state file."""
+
+    def __init__(self, worker: Worker, handle: Callable[..., Awaitable[None]], parts: Callable[[], dict[str, bytes]] | None = None,
+                 restore: Callable[[dict[str, bytes]], None] | None = None):
+        self.worker, self.handle, self.parts = worker, handle, parts or dict
+        self.file = StateFile(worker.settings.folder("data"), worker.instance + worker.name)
+        kept = self.file.load()
+        self.kept: Marks = {(epoch, topic, partition): offset for epoch, topic, partition, offset in kept.marks}
+        if restore and kept.parts:
+            restore(kept.parts)
+        self.pending: list[asyncio.Future] = []
+        worker.stage = self
+        worker.on_close.append(self.save)
+
+    def marks(self) -> Marks:
+        """Where to read on."""
+        return self.kept
+
+    def sent(self, acknowledgement) -> None:
+        """Something is on its way to the broker; the next save waits for it."""
+        self.pending.append(acknowledgement)
+
+    async def on_record(self, record) -> None:
+        """One record, then its mark."""
+        await self.handle(record)
+        self.kept[(self.worker.epochs[record.topic], record.topic, record.partition)] = record.offset
+        if self.file.due:
+            await self.save()
+        elif len(self.pending) > 1000:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Waits until the broker has everything."""
+        pending, self.pending = self.pending, []
+        if pending:
+            await asyncio.gather(*pending)
+
+    async def save(self) -> None:
+        """State and marks as they stand, behind the broker's acknowledgements."""
+        kept = Kept([(*key, offset) for key, offset in self.kept.items()], self.parts())
+        await self.settle()
+        self.file.save(kept)

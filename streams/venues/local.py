@@ -1,0 +1,77 @@
+"""The port to the local exchange: one socket for the market, one for orders."""
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from engine.facts import Cancel, Frame, Order
+from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
+from streams.venues.wire import message, packed
+
+
+class LocalVenue:
+    """A client of `python -m streams.exchange`."""
+
+    def __init__(self, host: str, port: int):
+        self.host, self.port = host, port
+        self.hello: Hello | None = None
+        self._standing: asyncio.Queue[Standing] = asyncio.Queue()
+
+    async def connect(self, patience_s: float = 30.0) -> Hello:
+        """Waits for the exchange as long as told; `ConnectionError` names its address."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_s
+        while True:
+            try:
+                self.reader, self.writer = await asyncio.open_connection(self.host, self.port, limit=1 << 20)
+                hello = await message(self.reader, "answer")
+                break
+            except OSError as error:
+                if loop.time() >= until:
+                    raise ConnectionError(f"no exchange at {self.host}:{self.port} (exchange.host, exchange.port): {error}") from error
+                await asyncio.sleep(0.1)
+        assert isinstance(hello, Hello)
+        self.hello = hello
+        return hello
+
+    async def market(self, symbols: Sequence[str], session: str, due: dict[str, int]) -> AsyncIterator[Frame | Ended]:
+        """Frames from the event numbers that are due; the exchange starts at 0 in a session that we do not know."""
+        self.writer.write(packed(Subscribe(list(symbols), session, due)))
+        await self.writer.drain()
+        while True:
+            got = await message(self.reader, "answer")
+            if isinstance(got, (Frame, Ended)):
+                yield got
+
+    async def _send(self, request) -> None:
+        self.writer.write(packed(request))
+        await self.writer.drain()
+
+    async def place(self, order: Order) -> None:
+        """Sends an order; whether the venue took it is a report's word."""
+        await self._send(Place(order))
+
+    async def cancel(self, cancel: Cancel) -> None:
+        """Asks an order back."""
+        await self._send(TakeBack(cancel))
+
+    async def promise(self, symbol: str, upto_ms: int, seen: int) -> None:
+        """Lets a paced market go on."""
+        await self._send(Promise(symbol, upto_ms, seen))
+
+    async def happenings(self, after: dict[str, int]) -> AsyncIterator[Happened]:
+        """Reports and fills after these numbers, told again where need be, then as they come."""
+        await self._send(Resume(after))
+        while True:
+            got = await message(self.reader, "answer")
+            if isinstance(got, Happened):
+                yield got
+            elif isinstance(got, Standing):
+                self._standing.put_nowait(got)
+
+    async def standing(self) -> Standing:
+        """Open orders and positions; answered through `happenings`, which must be running."""
+        await self._send(Ask())
+        return await asyncio.wait_for(self._standing.get(), 5)
+
+    async def close(self) -> None:
+        """Hangs up."""
+        self.writer.close()

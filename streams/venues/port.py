@@ -1,0 +1,90 @@
+"""What a venue is to us: a market feed, orders in, reports and fills out, and an answer to "what stands?".
+
+The messages are those of the local exchange's socket; another venue's adapter speaks its own protocol and offers the same port.
+"""
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from engine.facts import Cancel, Fill, Frame, Order, Report
+
+LENGTH = 4   # bytes of the little-endian length before each message
+
+
+class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
+    """Frames of these symbols from these event numbers of this session on."""
+    symbols: list[str]
+    session: str
+    due: dict[str, int]
+
+
+class Place(msgspec.Struct, frozen=True, tag="place"):
+    """An order."""
+    order: Order
+
+
+class TakeBack(msgspec.Struct, frozen=True, tag="take_back"):
+    """A cancel."""
+    cancel: Cancel
+
+
+class Promise(msgspec.Struct, frozen=True, tag="promise"):
+    """No order of an earlier time will come, unless in answer to a report after `seen`."""
+    symbol: str
+    upto_ms: int
+    seen: int
+
+
+class Resume(msgspec.Struct, frozen=True, tag="resume"):
+    """Tell me again what happened after these numbers."""
+    after: dict[str, int]
+
+
+class Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """What stands?"""
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """The venue says who it is."""
+    session: str
+    lockstep: bool
+    symbols: list[str]
+    market: str
+
+
+class Happened(msgspec.Struct, frozen=True, tag="happened"):
+    """Reports and fills in the venue's order; what happened before `upto_ms` has numbers up to `upto_seq`."""
+    symbol: str
+    session: str
+    upto_ms: int
+    upto_seq: int
+    items: list[Report | Fill]
+
+
+class Standing(msgspec.Struct, frozen=True, tag="standing"):
+    """Open orders by id with their unfilled quantity, and positions."""
+    orders: dict[str, float]
+    positions: dict[str, float]
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The market is over (a recording's end)."""
+    symbol: str
+
+
+Request = Subscribe | Place | TakeBack | Promise | Resume | Ask
+Answer = Frame | Hello | Happened | Standing | Ended
+
+
+class Venue(Protocol):
+    """The port."""
+
+    async def connect(self) -> Hello: ...
+    async def market(self, symbols: Sequence[str], session: str, due: dict[str, int]) -> AsyncIterator[Frame | Ended]: ...
+    async def place(self, order: Order) -> None: ...
+    async def cancel(self, cancel: Cancel) -> None: ...
+    async def promise(self, symbol: str, upto_ms: int, seen: int) -> None: ...
+    async def happenings(self, after: dict[str, int]) -> AsyncIterator[Happened]: ...
+    async def standing(self) -> Standing: ...
+    async def close(self) -> None: ...
