@@ -1,4 +1,5 @@
 """The local exchange: price, time, place in the queue, and an account of every order."""
+import itertools
 import time
 from collections import defaultdict
 
@@ -302,7 +303,7 @@ def work(v: Matching, frames: list[Frame], sent, restart: int = -1) -> list[Repo
 def test_framing_and_restarts_change_nothing(events, orders, rules, cuts, restart):
     frame, sent = market_from(events), requests(orders)
     edges = [0, *sorted(c for c in set(cuts) if 0 < c < frame.n), frame.n]
-    parts = [cut(frame, a, b) for a, b in zip(edges, edges[1:])]
+    parts = [cut(frame, a, b) for a, b in itertools.pairwise(edges)]
     assert join(parts) == frame
     whole = work(venue(rules), [frame], sent)
     assert work(venue(rules), parts, sent) == whole
@@ -354,7 +355,8 @@ def test_every_order_is_accounted_for(events, orders, rules):
 def test_a_market_trade_gives_no_more_than_was_traded_and_the_better_price_first(events, orders, rules):
     trades_only = [e for e in events if e[0] == TRADE]
     frame = market_from(trades_only)
-    sent = [order(o.id, o.side, round(o.qty * 1000), round(o.price * 10), -9, True) for o in requests(orders) if isinstance(o, Order) and o.price]
+    sent = [order(o.id, o.side, round(o.qty * 1000), round(o.price * 10), -9, True)
+            for o in requests(orders) if isinstance(o, Order) and o.price]
     out = fills(work(venue(rules), [frame], sent))
     traded, filled = defaultdict(int), defaultdict(int)
     for ts, (_, lots, aggressor) in zip(frame.times[1:], frame.trade_rows):
