@@ -25,6 +25,10 @@ class BusDown(ConnectionError):
     """The broker does not answer, or refused; names address and setting."""
 
 
+class Overdue(RuntimeError):
+    """A record that was due did not come."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One record as it stands in the log; `ts_ms` is the wall clock of its writing."""
@@ -67,9 +71,9 @@ def answered(kafka: Kafka) -> Iterator[None]:
     """What the client library raises inside becomes `BusDown`."""
     try:
         yield
+    except BusDown:
+        raise
     except (KafkaError, OSError) as error:
-        if isinstance(error, BusDown):
-            raise
         raise down(kafka, error) from None
 
 
@@ -155,7 +159,7 @@ def read(settings: Settings, topic: str, from_: int = 0, upto: int | None = None
          wait_s: float = 10) -> Iterator[Record]:
     """The records [from_, upto) of one partition in order, up to the present end unless told; then it ends.
 
-    A `from_` before the first kept record begins at that one. Raises `BusDown`; `TimeoutError` where nothing comes for `wait_s`.
+    A `from_` before the first kept record begins at that one. Raises `BusDown`; `Overdue` where nothing comes for `wait_s`.
     """
     with consumer(settings.kafka, auto_offset_reset="none") as client:
         tp = TopicPartition(topic, partition)
@@ -173,7 +177,7 @@ def read(settings: Settings, topic: str, from_: int = 0, upto: int | None = None
             elif client.position(tp) >= upto:   # markers of transactions stand at the end
                 return
             elif time.monotonic() > until:
-                raise TimeoutError(f"{topic}/{partition}: nothing after offset {at - 1} for {wait_s:.0f} s, {upto} was due")
+                raise Overdue(f"{topic}/{partition}: nothing after offset {at - 1} for {wait_s:.0f} s, {upto} was due")
             for r in got:
                 if r.offset >= upto:
                     return

@@ -30,6 +30,7 @@ from streams import jars
 HOST = "127.0.0.1"
 LOG_MB, LOGS = 8, 3   # the broker's own log: so many files of so many megabytes
 MAX_RECORD_BYTES = 16 << 20
+KEPT_CACHES = 4
 # Java 25 warns of what Kafka's libraries do; the other two end a process that cannot go on
 JAVA_FLAGS = ("--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError",
               "-Xlog:aot*=error,aot+codecache*=error:stderr")
@@ -232,9 +233,8 @@ def prepare(kafka: Kafka, say=print) -> Path:
                 say(f"kafka: no start-up cache was made (starts take a second longer): {tail(Path(folder), 300)}")
                 return cache
         os.replace(part, cache)
-        for old in cache.parent.glob("kafka-*.aot"):
-            if old != cache:
-                old.unlink()
+        for old in sorted(cache.parent.glob("kafka-*.aot"), key=lambda f: f.stat().st_mtime)[:-KEPT_CACHES]:
+            old.unlink()   # of environments that are probably gone
         say(f"kafka: start-up cache {cache} ({cache.stat().st_size >> 20} MB) after {time.monotonic() - began:.1f} s")
     return cache
 
