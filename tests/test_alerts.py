@@ -6,11 +6,11 @@ import subprocess
 import msgspec
 import pytest
 import yaml
-from promql_check import faults, selectors
 
 from alerts import build
 from alerts.catalogue import catalogue
 from config.settings import ROOT, load
+from tests.promql_check import faults, selectors
 
 SETTINGS = load(env={})
 ROWS = catalogue(SETTINGS)

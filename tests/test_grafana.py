@@ -9,7 +9,6 @@ import urllib.request
 
 import pytest
 import yaml
-from promql_check import faults, selectors
 
 from config.settings import ROOT, load
 from engine import metrics as m
@@ -17,6 +16,7 @@ from grafana import build
 from grafana.dashboards import DASHBOARDS
 from grafana.panels import LEGACY, SOURCE, current, pick
 from store.exporter import Exporter
+from tests.promql_check import faults, selectors
 
 SETTINGS = load(env={})
 RENDERED = {name: build.rendered(name, SETTINGS) for name in DASHBOARDS}

@@ -1,0 +1,117 @@
+"""What is generated is current, whole, and says what the declarations say."""
+import doctest
+import re
+import typing
+
+import pytest
+from msgspec import Meta, Struct
+
+import config.reference as reference
+from config.settings import ROOT, Settings, load
+from engine import metrics as m
+from scripts import build_generated
+
+SETTINGS = load(env={})
+FILES = build_generated.files(SETTINGS)
+CONFIG, METRICS = (ROOT / "docs" / "config.md").read_text(), (ROOT / "docs" / "metrics.md").read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_a_generated_file_is_current(path):
+    assert path.read_text() == FILES[path], "run python -m scripts.build_generated"
+
+
+def test_the_check_says_so_when_a_file_is_not_current_and_building_mends_it(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "docs" / "metrics.md"
+    monkeypatch.setattr(build_generated, "ROOT", tmp_path)
+    monkeypatch.setattr(build_generated, "files", lambda settings: {page: "new\n"})
+    assert build_generated.main(["--check"]) == 1 and not page.exists()
+    assert "docs/metrics.md: not current" in capsys.readouterr().out
+    assert build_generated.main([]) == 0 and page.read_text() == "new\n"
+    assert build_generated.main(["--check"]) == 0
+    assert [p.name for p in page.parent.iterdir()] == ["metrics.md"]
+
+
+def leaves(value: Struct, at: str = "") -> dict[str, object]:
+    out: dict[str, object] = {}
+    for name in typing.get_type_hints(type(value)):
+        one, path = getattr(value, name), f"{at}.{name}" if at else name
+        if isinstance(one, Struct):
+            out |= leaves(one, path)
+        elif not isinstance(one, dict):
+            out[path] = one
+    return out
+
+
+def test_every_key_of_the_settings_is_on_the_page_once_with_its_default():
+    rows = dict(re.findall(r"^\| `([a-z_]\w*(?:\.\w+)*)` \| [^|]*\| (`[^`]*`|empty) \|", CONFIG, re.M))
+    real = leaves(SETTINGS)
+    assert rows.keys() == real.keys()
+    for key, shown in rows.items():
+        value, text = real[key], "" if shown == "empty" else shown.strip("`")
+        if isinstance(value, bool):
+            assert text == str(value).lower(), key
+        elif isinstance(value, (int, float)):
+            assert float(text) == value, key
+        else:
+            assert text == (",".join(value) if isinstance(value, list) else "null" if value is None else value), key
+
+
+def another(text: str) -> str:
+    """A value that the key of this default accepts as well."""
+    words = {"true": "false", "false": "true", "paper": "real", "sim": "recording", "PLAINTEXT": "SSL"}
+    if text in words:
+        return words[text]
+    try:
+        return "3" if float(text) != 3 and "." not in text else "4" if "." not in text else "0.5"
+    except ValueError:
+        return "SOLUSDT"
+
+
+def test_every_environment_name_on_the_page_moves_its_key():
+    rows = re.findall(r"^\| `([\w.]+)` \| `(\w+)` \| (`[^`]*`|empty) \|", CONFIG, re.M)
+    assert len(rows) > 30
+    for key, name, default in rows:
+        other = another("" if default == "empty" else default.strip("`"))
+        assert leaves(load(env={name: other}))[key] != leaves(SETTINGS)[key], f"{name}={other} does not move {key}"
+
+
+@pytest.mark.parametrize("symbol", SETTINGS.symbols)
+def test_every_symbol_is_on_the_page(symbol):
+    assert f"| `{symbol}` |" in CONFIG
+
+
+@pytest.mark.parametrize("hint, words", [
+    (typing.Annotated[int, Meta(ge=1)], "whole number, at least 1"), (typing.Annotated[float, Meta(gt=0)], "number, above 0"),
+    (typing.Literal["a", "b"], "one of `a`, `b`"), (float | None, "number, or null"), (bool, "true or false"),
+    (list[str], "list of text, comma-separated in the environment"),
+])
+def test_a_range_is_said_in_words(hint, words):
+    assert reference.kind_of(hint) == words
+
+
+def test_the_examples_in_the_docstrings_run():
+    import alerts.build
+    for module in (reference, alerts.build):
+        got = doctest.testmod(module)
+        assert got.attempted and not got.failed
+
+
+@pytest.mark.parametrize("series", m.ALL, ids=str)
+def test_every_series_is_on_the_page_once_with_its_help_and_labels(series):
+    [row] = [line for line in METRICS.splitlines() if line.startswith(f"| `{series}` |")]
+    assert series.help in row
+    for label in series.labels:
+        assert f"**{label}**" in row
+
+
+def test_links_of_the_metrics_page_lead_to_headings_of_the_runbook():
+    headings = {line[3:].lower() for line in (ROOT / "docs" / "runbook.md").read_text().splitlines() if line.startswith("## ")}
+    links = re.findall(r"runbook\.md#([a-z]+)", METRICS)
+    assert links and set(links) <= headings
+
+
+def test_settings_are_documented_by_their_structs():
+    for name, hint in typing.get_type_hints(Settings).items():
+        if isinstance(hint, type) and issubclass(hint, Struct):
+            assert hint.__doc__ and f"## {name}\n" in CONFIG
