@@ -74,23 +74,18 @@ class Lane:
         self.inbox.extend(happenings)
         self.known_ms = max(self.known_ms, known_ms)
 
-    @property
-    def next_ms(self) -> int:
-        """Market time of what `step` would do next; `FOREVER` when there is nothing."""
-        event = int(self.stretches[0].ts[self.stretches[0].at]) if self.stretches else FOREVER
-        return min(self.inbox[0].ts_ms if self.inbox and self._due_before(event) else FOREVER, event)
-
     def _due_before(self, event_ms: int) -> bool:
         """The head of the inbox comes before the next event; at the end of what is here, only once nothing more can come."""
         return self.inbox[0].ts_ms < event_ms and (event_ms < FOREVER or self.done)
 
     def act_ms(self) -> int:
-        """A lower bound for the time of the lane's next fact with a consequence, to order several lanes."""
+        """A lower bound for the time of the lane's next consequence, to order several lanes; `FOREVER` where there is none."""
+        head = self.inbox[0].ts_ms if self.inbox else FOREVER
         if not self.stretches:
-            return self.next_ms
+            return head if self.done else FOREVER
         s = self.stretches[0]
         act = int(s.ts[s.next_act(self.desk)])
-        return min(act, self.inbox[0].ts_ms) if self.inbox else act
+        return min(act, head, self.known_ms) if self.desk.working(self.symbol) else min(act, head)
 
     def step(self) -> Iterator[tuple[object, list[Out]]] | None:
         """(fact, what the Desk answered) for one stretch of quiet market and what ends it; None when the lane must wait.

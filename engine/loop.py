@@ -69,19 +69,18 @@ class Road:
         self.at_venue = 0
 
     def act(self) -> Iterator[tuple[object, list[Out]]]:
-        """The next facts and the Desk's answers; the venue has its orders before the next is asked for."""
+        """The next facts and the Desk's answers, or, where the venue must be heard first, nothing yet."""
         lane = self.lane
-        while True:
-            first = lane.stretches[0].frame if lane.stretches else None
-            moves = lane.step()
-            if moves is not None:
-                for fact, outs in moves:
-                    self.send(outs)
-                    yield fact, outs
-                if first is not None and (not lane.stretches or lane.stretches[0].frame is not first):
-                    self.leave(first)
-                return
+        first = lane.stretches[0].frame
+        moves = lane.step()
+        if moves is None:
             self.serve()
+            return
+        for fact, outs in moves:
+            self.send(outs)
+            yield fact, outs
+        if not lane.stretches or lane.stretches[0].frame is not first:
+            self.leave(first)
 
     def send(self, outs: list[Out]) -> None:
         """Orders and cancels to the venue."""

@@ -1,0 +1,303 @@
+"""The Desk by its facts: how an entry is made, how it ends, and what is refused."""
+import msgspec
+import pytest
+from builders import book, desk, scored
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from engine import reasons
+from engine.facts import (
+    ACCEPTED,
+    CANCELLED,
+    DONE,
+    ENTRY,
+    KILL,
+    MARKET,
+    REJECTED,
+    RELEASE,
+    TARGET,
+    Cancel,
+    Control,
+    Dropped,
+    Fill,
+    Order,
+    Outcome,
+    Report,
+    Tick,
+)
+
+T = 1_700_000_000_000
+
+
+def report(order: Order, status: str, filled: float = 0.0, ts_ms: int = T + 50, reason: str = "") -> Report:
+    return Report(order.id, order.symbol, status, reason, filled, 0, ts_ms)
+
+
+def fill(order: Order, qty: float, price: float = 0.0, ts_ms: int = T + 100, k: int = 1, maker: bool = True) -> Fill:
+    return Fill(f"{order.id}:{k}", order.id, order.symbol, order.side, price or order.price, qty, 0.5, maker, 0, ts_ms)
+
+
+def entered(d):
+    """A desk with one resting entry; its order."""
+    d.on(book(60_000, 60_000.1, T))
+    [order] = d.on(scored(T))
+    assert isinstance(order, Order)
+    d.on(report(order, ACCEPTED))
+    return order
+
+
+def opened(d):
+    """A desk with one filled entry; (entry order, target order)."""
+    order = entered(d)
+    assert d.on(fill(order, order.qty)) == []
+    [target] = d.on(report(order, DONE, order.qty, T + 100))
+    d.on(report(target, ACCEPTED, ts_ms=T + 150))
+    return order, target
+
+
+def test_a_good_signal_becomes_a_post_only_order_at_its_entry_with_the_decision_inside():
+    d = desk()
+    order = entered(d)
+    assert (order.cause, order.side, order.price, order.post_only, order.reduce_only) == (ENTRY, "BUY", 60_000.0, True, False)
+    assert order.decision.decision == reasons.ALLOW_NEW_ENTRY
+    assert order.decision.scored.signal.id in order.id
+    assert order.qty * order.price / order.decision.leverage == pytest.approx(order.decision.margin_usd)
+    assert order.decision.margin_usd <= 1000
+
+
+def test_a_refusal_is_a_value_with_code_and_numbers():
+    d = desk()
+    d.on(book(60_000, 60_000.1, T))
+    [no] = d.on(scored(T, p=0.65))
+    assert isinstance(no, Dropped)
+    assert (no.reason, no.numbers) == (reasons.BLOCK_LOW_CONFIDENCE, "confidence=0.65 < 0.70")
+
+
+@pytest.mark.parametrize("change, reason", [
+    (lambda d: d.on(Control("k", KILL, "ann", "drill", 1, T)), reasons.HALTED),
+    (lambda d: d.on(book(60_000, 60_000.1, T + 5_000)), reasons.STALE_SIGNAL),
+    (lambda d: d.state.touches.clear(), reasons.NO_MARKET),
+])
+def test_guards_stand_before_the_policy(change, reason):
+    d = desk()
+    d.on(book(60_000, 60_000.1, T))
+    change(d)
+    [no] = d.on(scored(T))
+    assert no.reason == reason
+
+
+def test_a_probability_that_is_no_number_is_refused():
+    d = desk()
+    d.on(book(60_000, 60_000.1, T))
+    assert d.on(scored(T, p=float("nan")))[0].reason == reasons.INVALID_INPUT
+
+
+def test_a_size_below_the_exchange_minimum_is_dropped_and_not_lifted():
+    d = desk(SLUICE_EQUITY_USD="201")       # a fifth of it is 40 USD of margin: 400 USD, less than a lot of a coin at 500,000
+    d.on(book(500_000, 500_000.1, T))
+    [no] = d.on(scored(T, entry=500_000.0))
+    assert no.reason == reasons.QTY_ZERO
+
+
+def test_the_cooldown_starts_when_the_venue_accepts_not_when_the_order_is_sent():
+    d = desk()
+    d.on(book(60_000, 60_000.1, T))
+    d.on(scored(T))
+    [second] = d.on(scored(T + 1, p=0.99))
+    assert second.reason != reasons.BLOCK_COOLDOWN if isinstance(second, Dropped) else second.cause == ENTRY
+    d2 = desk()
+    entered(d2)
+    assert d2.on(scored(T + 60, p=0.99))[0].reason == reasons.BLOCK_COOLDOWN
+
+
+def test_a_filled_entry_rests_its_target_as_a_reduce_only_maker_order():
+    d = desk()
+    order, target = opened(d)
+    assert (target.cause, target.side, target.price, target.qty) == (TARGET, "SELL", 60_020.0, order.qty)
+    assert target.reduce_only
+    assert target.post_only
+
+
+def test_the_target_that_fills_closes_the_entry_with_its_result():
+    d = desk()
+    order, target = opened(d)
+    d.on(fill(target, target.qty, ts_ms=T + 500))
+    [outcome] = d.on(report(target, DONE, target.qty, T + 500))
+    assert isinstance(outcome, Outcome)
+    assert outcome.cause == "target"
+    assert outcome.gross_usd == pytest.approx(20 * order.qty)
+    assert outcome.net_usd == pytest.approx(20 * order.qty - 1.0)
+    assert not d.portfolio.entries
+    assert d.portfolio.positions["BTCUSDT"] == 0
+
+
+@pytest.mark.parametrize("touch, ts_ms, cause", [((59_930, 59_930.1), T + 200, "stop"), ((60_010, 60_010.1), T + 100 + 30_000, "time")])
+def test_stop_and_time_take_the_target_back_first_and_then_close_at_the_touch(touch, ts_ms, cause):
+    d = desk()
+    order, target = opened(d)
+    [cancel] = d.on(book(*touch, ts_ms))
+    assert isinstance(cancel, Cancel)
+    assert cancel.order_id == target.id
+    assert d.on(book(*touch, ts_ms + 10)) == [], "asked once"
+    [close] = d.on(report(target, CANCELLED, 0.0, ts_ms + 50, "requested"))
+    assert (close.kind, close.reduce_only, close.qty, close.cause) == (MARKET, True, order.qty, cause)
+    d.on(fill(close, close.qty, touch[0], ts_ms + 100, maker=False))
+    [outcome] = d.on(report(close, DONE, close.qty, ts_ms + 100))
+    assert outcome.cause == cause
+
+
+def test_a_target_that_fills_while_it_is_taken_back_is_not_closed_twice():
+    d = desk()
+    _, target = opened(d)
+    d.on(book(59_930, 59_930.1, T + 200))
+    d.on(fill(target, target.qty, ts_ms=T + 210))
+    [outcome] = d.on(report(target, DONE, target.qty, T + 210))
+    assert isinstance(outcome, Outcome)
+    assert d.portfolio.positions["BTCUSDT"] == 0
+
+
+def test_a_score_below_tau_hold_on_the_same_side_closes():
+    d = desk()
+    _, target = opened(d)
+    outs = d.on(scored(T + 300, p=0.40))
+    assert [type(o) for o in outs] == [Cancel, Dropped]
+    assert outs[0].order_id == target.id
+
+
+def test_an_entry_that_nobody_fills_is_taken_back_after_its_time_and_leaves_no_trace():
+    d = desk()
+    order = entered(d)
+    [cancel] = d.on(book(60_000, 60_000.1, T + 5_000))
+    assert cancel.order_id == order.id
+    assert d.on(report(order, CANCELLED, 0.0, T + 5_050)) == []
+    assert not d.portfolio.entries
+    assert d.portfolio.total_exposure_usdt == 0
+
+
+def test_a_partly_filled_entry_works_its_exit_for_what_it_has():
+    d = desk()
+    order = entered(d)
+    d.on(fill(order, 0.004))
+    d.on(book(60_000, 60_000.1, T + 5_000))
+    [target] = d.on(report(order, CANCELLED, 0.004, T + 5_050))
+    assert (target.qty, target.cause) == (0.004, TARGET)
+
+
+def test_a_report_that_speaks_of_fills_not_yet_here_waits_for_them():
+    d = desk()
+    order = entered(d)
+    assert d.on(report(order, DONE, order.qty)) == []
+    [target] = d.on(fill(order, order.qty))
+    assert target.cause == TARGET
+
+
+def test_the_same_fill_or_report_twice_changes_nothing():
+    d = desk()
+    order, target = opened(d)
+    before = d.portfolio.positions["BTCUSDT"]
+    assert d.on(fill(order, order.qty)) == []
+    assert d.on(report(order, DONE, order.qty)) == []
+    assert d.on(report(target, ACCEPTED)) == []
+    assert d.portfolio.positions["BTCUSDT"] == before
+    assert d.portfolio.duplicates == 3
+
+
+def test_a_repeated_request_that_the_venue_refuses_does_not_end_the_first():
+    d = desk()
+    order = entered(d)
+    assert d.on(report(order, REJECTED, 0.0, reason=reasons.DUPLICATE_ORDER)) == []
+    assert order.id in d.portfolio.entries
+
+
+def test_an_execution_of_an_order_that_is_not_ours_is_an_orphan():
+    d = desk()
+    d.on(Fill("f", "stranger", "BTCUSDT", "BUY", 1.0, 1.0, 0.0, True, 1, T))
+    assert d.portfolio.orphans == 1
+    assert not d.portfolio.positions
+
+
+def test_a_kill_takes_entries_back_lets_exits_go_on_and_holds_until_released():
+    d = desk()
+    order = entered(d)
+    [cancel] = d.on(Control("k1", KILL, "ann", "drill", 1, T + 60))
+    assert cancel.order_id == order.id
+    assert d.on(scored(T + 400_000))[0].reason == reasons.HALTED
+    d.on(Control("k2", RELEASE, "ann", "over", 1, T + 70))
+    d.on(book(60_000, 60_000.1, T + 400_000))
+    assert d.on(scored(T + 400_001))[0].reason != reasons.HALTED if isinstance(d.on(scored(T + 400_001))[0], Dropped) else True
+
+
+def test_time_that_passes_without_a_market_still_ends_a_holding():
+    d = desk()
+    _, target = opened(d)
+    [cancel] = d.on(Tick(T + 60_000))
+    assert cancel.order_id == target.id
+
+
+def test_the_same_candidate_is_never_sent_twice():
+    d = desk(POLICY_COOLDOWN_SYMBOL="0", POLICY_COOLDOWN_GLOBAL="0", POLICY_SCALE_IN_CONF_DELTA="0")
+    d.on(book(60_000, 60_000.1, T))
+    one = scored(T, p=0.9)
+    d.on(one)
+    again = d.on(msgspec.structs.replace(one, p=0.95))[0]
+    assert again.reason == reasons.DUPLICATE
+
+
+actions = st.lists(st.tuples(st.sampled_from(["market", "score", "accept", "fill", "cancel", "reject", "done", "kill", "release", "tick"]),
+                             st.floats(0, 1), st.integers(0, 3)), max_size=120)
+
+
+@given(actions)
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_whatever_happens_the_position_is_the_sum_of_its_fills_exposure_stays_bounded_and_a_twin_agrees(steps):
+    """A venue that answers as it likes, within what a venue may say: fills never beyond the order, one terminal report."""
+    env = {"POLICY_COOLDOWN_SYMBOL": "1", "POLICY_COOLDOWN_GLOBAL": "0"}
+    d, twin = desk(**env), desk(**env)
+    live: dict[str, list] = {}      # order id -> [order, filled]
+    position, now, n = 0.0, T, 0
+
+    def feed(fact):
+        answers = d.on(fact)
+        assert msgspec.msgpack.encode(answers) == msgspec.msgpack.encode(twin.on(fact))
+        for o in answers:
+            if isinstance(o, Order):
+                assert o.id not in live, "an id is used once"
+                live[o.id] = [o, 0.0]
+
+    for what, u, k in steps:
+        now += 1 + int(u * 3000)
+        n += 1
+        open_ids = sorted(live)
+        order, filled = live[open_ids[k % len(open_ids)]] if open_ids else (None, 0.0)
+        if what == "market":
+            feed(book(round(60_000 + (u - 0.5) * 200, 1), round(60_000.1 + (u - 0.5) * 200, 1), now))
+        elif what == "score":
+            feed(scored(now, p=0.5 + u / 2, side="BUY" if k % 2 else "SELL"))
+        elif what == "tick":
+            feed(Tick(now))
+        elif what in ("kill", "release"):
+            feed(Control(f"c{n}", KILL if what == "kill" else RELEASE, "t", "t", 0, now))
+        elif order is None:
+            continue
+        elif what == "accept":
+            feed(report(order, ACCEPTED, filled, now))
+        elif what == "fill":
+            qty = min(round(order.qty - filled, 12), max(0.001, round(order.qty * u, 3)))
+            if qty > 0:
+                live[order.id][1] = round(filled + qty, 12)
+                position += qty if order.side == "BUY" else -qty
+                feed(fill(order, qty, order.price or 60_000.0, now, n))
+        else:
+            status = {"cancel": CANCELLED, "reject": REJECTED, "done": DONE}[what]
+            if (status == DONE) == (filled >= order.qty - 1e-12) and not (status == REJECTED and filled):
+                del live[order.id]
+                feed(report(order, status, filled, now))
+        assert d.portfolio.positions.get("BTCUSDT", 0.0) == pytest.approx(position, abs=1e-9)
+        assert position == pytest.approx(sum(e.sign * e.held for e in d.portfolio.entries.values()), abs=1e-9)
+        assert d.portfolio.total_exposure_usdt <= d.limits.max_total_exposure_usdt + 1e-6
+        assert d.portfolio.exposure_by_symbol.get("BTCUSDT", 0.0) <= d.limits.max_exposure_per_symbol_usdt * 1.01
+        closing = [o for o, _ in live.values() if o.reduce_only]
+        for entry in d.portfolio.entries.values():
+            assert sum(o.qty - live[o.id][1] for o in closing if o.entry_id == entry.id) <= entry.held + 1e-9, "never more closing than held"
+    assert d.portfolio.orphans == 0
