@@ -49,7 +49,7 @@ DECLARED = (
     Feature("return_fast", "bps", "mid now over mid at the start of the fast window"),
     Feature("return_slow", "bps", "over the slow window"),
     Feature("return_sigma", "bps", "over the sigma window"),
-    Feature("volatility_burst", "sd", "|return of the spike window| over the volatility of the rest of the sigma window, at most 100"),
+    Feature("volatility_burst", "sd", "|move of the spike window| over the volatility (≥ 0.5 bps) of the rest of the sigma window, ≤ 100"),
     Feature("touch_bids", "ln ratio", "size at the best bid over the mean touch size of the sigma window"),
     Feature("touch_asks", "ln ratio", "size at the best ask likewise"),
     Feature("gap_bids", "bps", "from the best to the second bid; 0 where there is none"),

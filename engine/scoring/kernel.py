@@ -24,12 +24,12 @@ INTS = 17
 # real-number state: moving means and variances of spread, intensity, |return|; the last score; Σe² of the closed buckets
 SCORE, SQUARES_BASE = 6, 7
 FLOATS = 8
-# parameters
-P_IMBALANCE, P_OFI_Z, P_TICKS = 0, 1, 2
-P_COOLDOWN, P_WARM, P_GAP = 4, 5, 6      # the first four whole-number parameters are the windows' lengths
+# after the four bucket widths in `widths`
+SAMPLE_MS, COOLDOWN_MS, WARM_EVENTS, GAP_MS = 4, 5, 6, 7
 NEVER = -(1 << 60)
 BY_IMBALANCE, BY_OFI = 1, 2
 SPIKE_VOLUME, SPIKE_SIGMAS = 4.0, 3.0
+CALM = 0.5               # bps: a rest of the window quieter than this counts as this quiet
 FORGET = 1.0 / 256.0
 TEN_SECONDS = 10_000.0
 BOUND = 1e6
@@ -190,7 +190,7 @@ def _book(ts, bp, bq, ap, aq, depth, ints, floats, widths, sums, rings, bucket, 
             starts[w, 0], starts[w, 1] = mid2, micro
             for slot in range(BUCKETS):
                 marks[w, slot, 0], marks[w, slot, 1] = mid2, micro
-    elif ts - ints[SAMPLE_AT] >= widths[4]:
+    elif ts - ints[SAMPLE_AT] >= widths[SAMPLE_MS]:
         r = 1e4 * (mid2 - ints[SAMPLE_MID]) / ints[SAMPLE_MID]
         _add(SQUARES, np.int64(min(r * r, 1e8) * 1e6), sums, rings, bucket)
         ints[SAMPLE_AT], ints[SAMPLE_MID] = ts, mid2
@@ -245,7 +245,7 @@ def _row(ts, book, regime, imbalance, ofi_z, sigma, depth_b, depth_a, gap_ms, in
         volume_before = max(1e3 * (sums[SIGMA, BOUGHT] + sums[SIGMA, SOLD] - sums[SPIKE, BOUGHT] - sums[SPIKE, SOLD]) / rest_ms, 0.0)
         burst = math.log((1.0 + volume) / (1.0 + volume_before))
         calm = math.sqrt(max(sums[SIGMA, SQUARES] - sums[SPIKE, SQUARES], 0) * 1e-6 * spike_ms / rest_ms)
-        moved = min(abs(1e4 * (mid2 - starts[SPIKE, 0]) / starts[SPIKE, 0]) / max(calm, 0.05), 100.0)
+        moved = min(abs(1e4 * (mid2 - starts[SPIKE, 0]) / starts[SPIKE, 0]) / max(calm, CALM), 100.0)
     spiked = 1.0 if moved >= SPIKE_SIGMAS and volume > 0.0 and volume >= SPIKE_VOLUME * volume_before else 0.0
     quiet = float(min(ts - ints[LAST_TRADE], gap_ms)) * 1e-3 if ints[LAST_TRADE] != NEVER else gap_ms * 1e-3
     return_slow = 1e4 * (mid2 - starts[SLOW, 0]) / starts[SLOW, 0]
@@ -286,15 +286,15 @@ def _row(ts, book, regime, imbalance, ofi_z, sigma, depth_b, depth_a, gap_ms, in
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def fold(times, kinds, books, trades, regimes, limits, widths, ints, floats, sums, rings, bucket, marks, starts, squares,
-         events, sides, causes, touches, sigmas, rows):
+         events, when, sides, causes, touches, sigmas, rows):
     """Events join the state; candidates are written to the outputs, how many is returned.
 
     `regimes` uint8[n]: the code in force at each event. `limits` float64: imbalance, ofi_z. `widths` int64: bucket widths of the
-    four windows, then fast_ms, cooldown_ms, warm_events, gap_ms. Outputs have room for two candidates a book: event index, side
+    four windows, then fast_ms, cooldown_ms, warm_events, gap_ms. Outputs have room for two candidates a book: event index, time, side
     (+1, −1), cause (bits), touch in ticks [m, 2], ten-second sigma in bps, features float32[m, F].
     """
     b, t, m = 0, 0, 0
-    gap_ms = widths[7]
+    gap_ms = widths[GAP_MS]
     for i in range(len(times)):
         ts = max(times[i], ints[NOW])
         if ints[NOW] == NEVER or ts - ints[NOW] > gap_ms:
@@ -325,9 +325,9 @@ def fold(times, kinds, books, trades, regimes, limits, widths, ints, floats, sum
             depth_b += book[1, level]
             depth_a += book[3, level]
         _book(ts, bp, bq, ap, aq, depth_b + depth_a, ints, floats, widths, sums, rings, bucket, marks, starts, squares)
-        if ints[SEEN] < widths[6]:
+        if ints[SEEN] < widths[WARM_EVENTS]:
             continue
-        may_buy, may_sell = ts - ints[LAST_BUY] >= widths[5], ts - ints[LAST_SELL] >= widths[5]
+        may_buy, may_sell = ts - ints[LAST_BUY] >= widths[COOLDOWN_MS], ts - ints[LAST_SELL] >= widths[COOLDOWN_MS]
         if not (may_buy or may_sell):
             continue
         imbalance = _share(float(depth_b), float(depth_a))
@@ -341,7 +341,7 @@ def fold(times, kinds, books, trades, regimes, limits, widths, ints, floats, sum
             if cause == 0 or not (may_buy if way > 0 else may_sell):
                 continue
             ints[LAST_BUY if way > 0 else LAST_SELL] = ts
-            events[m], sides[m], causes[m], touches[m, 0], touches[m, 1] = i, way, cause, bp, ap
+            events[m], when[m], sides[m], causes[m], touches[m, 0], touches[m, 1] = i, ts, way, cause, bp, ap
             sigmas[m] = _sigma(ts, widths, ints, sums, bucket)
             _row(ts, book, regimes[i], imbalance, z, sigmas[m], float(depth_b), float(depth_a), gap_ms, ints, floats, widths, sums,
                  bucket, marks, starts, rows[m], way)

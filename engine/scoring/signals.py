@@ -34,6 +34,16 @@ class Columns(NamedTuple):
     ticks: np.ndarray
 
 
+def _nothing(dtype, *shape: int) -> np.ndarray:
+    a = np.empty((0, *shape), dtype)
+    a.flags.writeable = False
+    return a
+
+
+NONE = Columns(_nothing(np.int64), _nothing(np.int8), _nothing(np.float64), _nothing(np.float64), _nothing(np.float64), _nothing(np.uint8),
+               _nothing(np.float32, len(FEATURES)), _nothing(np.uint8), _nothing(np.int64), _nothing(np.int64, 3))
+
+
 class _Head(msgspec.Struct, array_like=True):
     symbol: str
     session: str
@@ -74,8 +84,8 @@ class SignalEngine:
         self._capacity = n
         self._codes = np.empty(n, np.uint8)
         m = 2 * n
-        self._out = (np.empty(m, np.int64), np.empty(m, np.int8), np.empty(m, np.uint8), np.empty((m, 2), np.int64), np.empty(m),
-                     np.empty((m, len(FEATURES)), np.float32))
+        self._out = (np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int8), np.empty(m, np.uint8), np.empty((m, 2), np.int64),
+                     np.empty(m), np.empty((m, len(FEATURES)), np.float32))
 
     def columns(self, frame: Frame) -> Columns:
         """The frame's candidates as columns. `ValueError` for another symbol, or ticks that are not the instrument's."""
@@ -87,15 +97,16 @@ class SignalEngine:
         if len(times) > self._capacity:
             self._room(2 * len(times))
         regime.fold(times, kinds, books, self._regimes, self._regime_state, self._codes)
-        m = kernel.fold(times, kinds, books, trades, self._codes, self._limits, self._widths, *self._state, *self._out)
-        events, sides, causes, touches, sigmas, rows = (a[:m] for a in self._out)
+        m = kernel.fold(times, kinds, books, trades, self._codes, self._limits, self._widths, *(self._state + self._out))
+        if not m:
+            return NONE
+        events, when, sides, causes, touches, sigmas, rows = (a[:m] for a in self._out)
         ticks = np.empty((m, 3), np.int64)
-        if m:
-            barriers(sides, touches, sigmas, self._barriers, ticks)
+        barriers(sides, touches, sigmas, self._barriers, ticks)
         prices = np.round(ticks * self.tick, self._decimals)
         events = events.copy()
         return Columns(events, sides.copy(), prices[:, 0], prices[:, 1], prices[:, 2], self._codes[events], rows.copy(),
-                       causes.copy(), times[events], ticks)
+                       causes.copy(), when.copy(), ticks)
 
     def on(self, frame: Frame) -> list[Candidate]:
         """The frame's candidates as facts, in order of time."""
