@@ -10,7 +10,7 @@ if str(ROOT) not in sys.path:   # streamlit puts the script's own folder first, 
 
 from dashboard import data, ui  # noqa: E402
 
-PAGES = [st.Page("pages/desk.py", title="Where do we stand?", icon=":material/monitoring:", default=True, url_path="desk"),
+PAGES = [st.Page("pages/desk.py", title="Where do we stand?", icon=":material/monitoring:", default=True),
          st.Page("pages/decisions.py", title="Why was it blocked?", icon=":material/block:", url_path="decisions"),
          st.Page("pages/order.py", title="Why this order?", icon=":material/account_tree:", url_path="order"),
          st.Page("pages/models.py", title="Which model trades?", icon=":material/model_training:", url_path="models")]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 import streamlit as st
-from store.ledger import ledger_url
 
 from config import settings as configuration
 from dashboard import health
 from engine import facts
 from store import tables
+from store.ledger import ledger_url
 from store.registry import Registry, RegistryError
 
 SESSION = re.compile(r"-([^-]{1,6})-\d{10,}")
@@ -103,6 +103,18 @@ def _outcomes(url: str, run: str) -> pd.DataFrame:
 def outcomes(run: str = "") -> pd.DataFrame:
     """Closed trades, oldest first; the newest `NEWEST_OUTCOMES`."""
     return _outcomes(ledger_url(settings()), run)
+
+
+@st.cache_data(ttl=1.5, show_spinner=False, max_entries=64)
+def _sums(url: str, run: str) -> dict[str, float]:
+    t = tables.outcomes
+    total = [sa.func.coalesce(sa.func.sum(t.c[name]), 0.0).label(name) for name in ("gross_usd", "fees_usd", "net_usd")]
+    return read(of_run(sa.select(sa.func.count().label("n"), *total), t.c.id, run)).iloc[0].to_dict()
+
+
+def outcome_sums(run: str = "") -> dict[str, float]:
+    """`n`, `gross_usd`, `fees_usd`, `net_usd` of all closed trades, however many."""
+    return _sums(ledger_url(settings()), run)
 
 
 @st.cache_data(ttl=4, show_spinner=False, max_entries=64)

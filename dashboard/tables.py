@@ -1,5 +1,6 @@
 """How positions, orders, fills and decisions read as rows, on every page the same."""
 from collections.abc import Callable
+from typing import Literal
 
 import pandas as pd
 import streamlit as st
@@ -14,7 +15,7 @@ POSITIONS = (ui.Column("symbol", lambda r: r.symbol),
              ui.Column("position", lambda r: "flat" if abs(r.qty) < 1e-12 else f"{'▲ long' if r.qty > 0 else '▼ short'} {abs(r.qty):g}",
                        tone=lambda r: "muted" if abs(r.qty) < 1e-12 else "buy" if r.qty > 0 else ""),
              ui.Column("average price", lambda r: ui.price(r.avg_price) if abs(r.qty) > 1e-12 else "", True),
-             ui.Column("realised $", lambda r: ui.usd(r.realized_usd), True, lambda r: ui.tone(round(r.realized_usd, 2))),
+             ui.Column("before fees $", lambda r: ui.usd(r.realized_usd), True, lambda r: ui.tone(round(r.realized_usd, 2))),
              ui.Column("fees $", lambda r: ui.number(r.fees_usd), True, lambda r: "fees"))
 ORDERS = (ui.Column("time", lambda r: ui.clock(r.ts_ms)[:8], tone=lambda r: "muted"), ui.Column("symbol", lambda r: r.symbol), SIDE,
           ui.Column("cause", lambda r: r.cause), ui.Column("price", lambda r: ui.price(r.price), True),
@@ -44,7 +45,8 @@ def decisions(rows: pd.DataFrame, height: int = 380) -> None:
     c = st.column_config
     likely = c.ProgressColumn("p", help="calibrated probability that the target is reached before the stop", format="%.3f",
                               min_value=0, max_value=1, width=110, color=ACCENT)
-    widths = {"symbol": 80, "side": 50, "verdict": 85, "reason": 140, "numbers": "large", "bound by": 75, "regime": 75}
+    widths: dict[str, int | Literal["large"]] = {"symbol": 80, "side": 50, "verdict": 85, "reason": 140, "numbers": "large",
+                                              "bound by": 75, "regime": 75}
     right = {name: c.TextColumn(width=80, alignment="right") for name in ("qty", "price", "margin $")}
     st.dataframe(shown, hide_index=True, height=height, row_height=28, column_config={
         "market time": c.DatetimeColumn(format="HH:mm:ss.SSS", width=105), "p": likely,

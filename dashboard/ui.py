@@ -64,11 +64,11 @@ def empty(what: str, todo: str) -> None:
         st.markdown(todo)
 
 
-def headline(question: str, run: str = "", market_ms: float | None = None) -> None:
-    """The page's question, and both clocks: the market's and the wall's."""
+def headline(question: str, run: str = "", market_ms: float | None = None, model: str = "") -> None:
+    """The page's question, and both clocks: the market's and the wall's. Run and model are named where given."""
     wall = pd.Timestamp.now(tz="UTC")
     market = f"{pd.Timestamp(market_ms, unit='ms'):%Y-%m-%d %H:%M:%S} UTC" if market_ms else "–"
-    where = f'<span><i>run</i>{escape(run)}</span>' if run else ""
+    where = "".join(f"<span><i>{name}</i>{escape(value)}</span>" for name, value in (("model", model), ("run", run)) if value)
     st.html(f'<header class="headline"><h1>{escape(question)}</h1><div class="clocks">{where}<span><i>market time</i>{market}</span>'
             f"<span><i>wall clock</i>{wall:%H:%M:%S} UTC</span></div></header>")
 

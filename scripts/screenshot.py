@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     """One picture, or one of every page."""
     parser = argparse.ArgumentParser(prog="sluice screenshot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      epilog="example:\n  python -m scripts.screenshot --page desk --out docs/images/console.png")
-    parser.add_argument("--page", default="", help="desk (the default), decisions, order or models")
+    parser.add_argument("--page", default="desk", choices=("desk", "decisions", "order", "models"), help="which; default: %(default)s")
     parser.add_argument("--out", type=Path, default=settings.ROOT / "docs" / "images" / "console.png", help="the PNG to write")
     parser.add_argument("--url", help="where the console is; default: the configured port of this machine")
     parser.add_argument("--width", type=int, default=1600)
@@ -61,9 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"no Chromium at {', '.join(CHROMIUM)}: apt-get install chromium", file=sys.stderr)
         return 1
     ports = settings.load().ports
-    base = args.url or f"http://{ports.bind}:{ports.console}"
+    base = (args.url or f"http://{ports.bind}:{ports.console}").rstrip("/")
+    page = "" if args.page == "desk" else args.page   # the first page is the address itself
     try:
-        complaints = picture(f"{base.rstrip('/')}/{args.page}", args.out, args.width, args.height, args.whole)
+        complaints = picture(f"{base}/{page}", args.out, args.width, args.height, args.whole)
     except RuntimeError as error:
         print(f"no picture: {error}\nIs the console running? `make demo` starts it.", file=sys.stderr)
         return 1

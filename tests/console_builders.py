@@ -10,6 +10,7 @@ from store.exporter import Exporter
 START_MS = 1_767_690_000_000
 PRICES = {"BTCUSDT": 93_400.0, "ETHUSDT": 3_210.0, "SOLUSDT": 138.0}
 LOTS = {"BTCUSDT": 0.006, "ETHUSDT": 0.18, "SOLUSDT": 4.2}
+MODEL = "2026-01-06-a1"
 REGIMES = ("normal", "event", "high_vol")
 REFUSALS = ((reasons.BELOW_TAU, "p 0.612 < tau_entry 0.700"), (reasons.BLOCK_COOLDOWN, "BTCUSDT: 120s < 300s"),
             (reasons.BLOCK_LOW_CONFIDENCE, "0.661 < 0.700"), (reasons.BLOCK_MAX_EXPOSURE, "1040.2 + 18.0 > 1000.0 USD"),
@@ -40,7 +41,7 @@ def trading_day(url: str, trades: int = 120, session: str = "s1", seed: int = 7,
     rows["decisions"] = list(unique.values())
     held = {s: {"symbol": s, "qty": 0.0, "avg_price": 0.0, "realized_usd": 0.0, "fees_usd": 0.0, "updated_ms": now} for s in PRICES}
     for o in rows["outcomes"]:
-        held[o["symbol"]]["realized_usd"] += o["net_usd"]
+        held[o["symbol"]]["realized_usd"] += o["gross_usd"]
         held[o["symbol"]]["fees_usd"] += o["fees_usd"]
     for o in [o for o in rows["orders"] if o["cause"] == "entry"][-2:]:
         held[o["symbol"]]["qty"] += o["qty"] if o["side"] == facts.BUY else -o["qty"]
@@ -64,8 +65,8 @@ def decision(symbol, session, ts_ms, side, allowed, code, numbers, p, rng) -> di
     """One row of `decisions`; sizes only where it was allowed."""
     price, qty = PRICES[symbol], LOTS[symbol] if allowed else 0.0
     return {"id": "d-" + facts.candidate_id(symbol, session, ts_ms, side), "ts_ms": ts_ms, "symbol": symbol, "side": side,
-            "regime": str(rng.choice(REGIMES, p=(0.7, 0.2, 0.1))), "p": p, "model_id": "2026-01-06-a1", "allowed": allowed, "code": code,
-            "numbers": numbers, "route": "paper", "margin_usd": qty * price / 10, "cap": "kelly" if allowed else "", "qty": qty,
+            "regime": str(rng.choice(REGIMES, p=(0.7, 0.2, 0.1))), "p": p, "model_id": MODEL, "allowed": allowed, "code": code,
+            "numbers": numbers, "route": "paper", "margin_usd": qty * price / 10, "cap": "flow" if allowed else "", "qty": qty,
             "price": price if allowed else 0.0, "epoch": 1}
 
 
@@ -101,7 +102,8 @@ def order(id, entry_id, decision_id, cause, symbol, side, price, qty, status, at
     """One row of `orders`."""
     return {"id": id, "entry_id": entry_id, "decision_id": decision_id, "cause": cause, "symbol": symbol, "side": side,
             "kind": "limit", "price": round(price, 2), "qty": qty, "filled": qty if status == "filled" else 0.0, "status": status,
-            "reason": "", "post_only": post_only, "reduce_only": cause != "entry", "route": "paper", "epoch": 1, "ts_ms": at, "updated_ms": at}
+            "reason": "", "post_only": post_only, "reduce_only": cause != "entry", "route": "paper", "epoch": 1,
+            "ts_ms": at, "updated_ms": at}
 
 
 def fill(id, order_id, symbol, side, price, qty, maker, at) -> dict:

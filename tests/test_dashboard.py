@@ -8,7 +8,6 @@ import time
 import tomllib
 from pathlib import Path
 
-import console_builders as b
 import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
@@ -16,6 +15,9 @@ from streamlit.testing.v1 import AppTest
 from dashboard import data
 from scripts import screenshot
 from store import palette, tables
+from store.registry import Registry
+from tests import console_builders as b
+from tests import models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,6 +87,14 @@ def test_the_desk_shows_the_ledgers_own_sums(place):
     assert f"{day['trades']:,} trades closed" in said
     assert f"{day['allowed']:,} of {day['allowed'] + day['refused']:,}" in said
     assert f"{day['maker'] / day['fills']:.0%} as maker" in said
+
+
+def test_a_long_day_loses_no_money_to_the_bound_of_what_is_drawn(place, monkeypatch):
+    day = b.trading_day(url(place), trades=60)
+    monkeypatch.setattr(data, "NEWEST_OUTCOMES", 10)
+    said = text(page())
+    assert len(data.outcomes()) == 10
+    assert f"{5000 + day['net']:,.2f}" in said and f"{day['trades']:,} trades closed" in said and f"{day['fees']:,.2f} fees" in said
 
 
 def test_the_desk_lists_what_is_held_and_what_waits(place):
@@ -167,6 +177,18 @@ def test_the_exit_of_an_entry_leads_to_the_same_story(place):
 
 def test_models_are_read_from_the_registry_and_none_is_said(place):
     assert "No model is active" in text(page("models"))
+
+
+def test_the_active_model_its_thresholds_its_result_and_its_card_are_shown(place):
+    day = b.trading_day(url(place), trades=10)
+    files = models.files(b.MODEL) | {"model_card.md": b"# What it earned\nNothing yet."}
+    registry = Registry(place / "models")
+    registry.add(b.MODEL, files, "2026-01-06T00:00:00Z", "first")
+    registry.promote(b.MODEL, "active")
+    said = text(page("models"))
+    assert f"{b.MODEL} is active." in said and "0.600 / 0.300" in said and "What it earned" in said
+    assert f"{day['net']:+,.2f}".replace("-", "−") in said
+    assert f"model {b.MODEL}" in text(page())
 
 
 def test_a_broken_manifest_is_named(place):

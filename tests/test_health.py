@@ -4,13 +4,13 @@ import time
 
 import numpy as np
 import pytest
-from console_builders import services
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard import health
 from engine import metrics as m
 from store.exporter import Exporter
+from tests.console_builders import services
 
 STALE_MS, MAX_LAG = 5000, 1000
 MS = st.floats(0.01, 4000)

@@ -11,7 +11,7 @@ ROLLING = 50
 def pulse(run: str) -> None:
     """The head of the page: clocks, verdict, route."""
     vitals = data.vitals()
-    ui.headline("Where do we stand, and is it healthy?", run, latest_ms(run))
+    ui.headline("Where do we stand, and is it healthy?", run, latest_ms(run), active_model())
     ui.verdict(*answer(vitals))
     source = data.settings().exchange
     ui.route(vitals, source.recording or source.market, f"× {source.speed}")
@@ -24,6 +24,14 @@ def latest_ms(run: str) -> float | None:
     except data.Missing:
         return None
     return max(newest, default=None)
+
+
+def active_model() -> str:
+    """The id of the model that trades; empty where there is none, or the registry cannot be read (its own page says why)."""
+    try:
+        return data.models()[0].get("active", "")
+    except data.Missing:
+        return ""
 
 
 def answer(vitals: health.Vitals) -> tuple[str, str, str]:
@@ -48,7 +56,8 @@ def money(run: str) -> None:
     """The figures that an operator asks for first."""
     settings, vitals = data.settings(), data.vitals()
     closed, counts, fills, held = data.outcomes(run), data.decision_counts(run), data.fill_counts(run), data.positions()
-    start, net, gross, fees = settings.desk.equity_usd, *(float(closed[c].sum()) for c in ("net_usd", "gross_usd", "fees_usd"))
+    sums, start = data.outcome_sums(run), settings.desk.equity_usd
+    net, gross, fees = (float(sums[name]) for name in ("net_usd", "gross_usd", "fees_usd"))
     last = closed.tail(ROLLING)
     won = float((last["net_usd"] > 0).mean()) if len(last) else None
     n_fills, maker = int(fills["n"].sum()), int(fills.loc[fills["maker"].astype(bool), "n"].sum())
@@ -59,7 +68,7 @@ def money(run: str) -> None:
         ui.Card("Equity, realised", ui.number(start + net), "USD", f"started with {start:,.0f} · {net / start:+.2%}".replace("-", "−")),
         ui.Card("Net result", ui.usd(net), "USD", f"{ui.usd(gross)} before fees − {fees:,.2f} fees", ui.tone(round(net, 2))),
         ui.Card("Won", "–" if won is None else f"{won:.0%}", f"of last {len(last)}" if len(last) else "",
-                f"{len(closed):,} trades closed" if len(closed) else "no trade closed yet", share=won or 0),
+                f"{sums['n']:,.0f} trades closed" if sums["n"] else "no trade closed yet", share=won or 0),
         ui.Card("Fills", f"{n_fills:,}", "", f"{maker / n_fills:.0%} as maker" if n_fills else "no fill yet",
                 share=maker / n_fills if n_fills else 0),
         ui.Card("Positions", f"{open_now}", "open",
@@ -77,7 +86,8 @@ def pictures(run: str) -> None:
     left, right = st.columns([2, 1])
     with left.container(key="panel-equity", height="stretch"):
         ui.heading("Equity", "realised, market time UTC · the shaded gap is what the fees cost")
-        ui.chart(figures.equity_curve(closed, data.settings().desk.equity_usd, 292), "equity")
+        earlier = data.outcome_sums(run)["net_usd"] - float(closed["net_usd"].sum())   # before the newest that are drawn
+        ui.chart(figures.equity_curve(closed, data.settings().desk.equity_usd + earlier, 292), "equity")
     with right.container(key="panel-drops", height="stretch"):
         ui.heading("Refused, by reason", f"{refused:,} candidates")
         ui.chart(figures.drops_by_reason(counts, 292), "drops")

@@ -32,7 +32,7 @@ def story(order_id: str, found: dict[str, pd.DataFrame]) -> None:
             st.html('<div class="none">The ledger names no decision for it.</div>')
         else:
             rows = {"when": f"{ui.clock(decision['ts_ms'])} market time", "verdict": figures.words(decision["code"]),
-                    "why": decision["numbers"] or "", "probability": f"{decision['p']:.3f} by {decision['model_id']}",
+                    "why": decision["numbers"] or "", "probability": f"{ui.number(decision['p'], 3)} by {decision['model_id']}",
                     "regime": decision["regime"],
                     "size": f"{decision['qty']:g} at {ui.price(decision['price'])}, {decision['margin_usd']:,.2f} USD margin",
                     "bound by": decision["cap"] or "nothing", "route": f"{decision['route']}, epoch {decision['epoch']}",
