@@ -13,6 +13,7 @@ from engine.metrics import ALL, ANY, SYMBOL, Series
 
 disable_created_metrics()  # `…_created` would double the series and is read by nobody
 KINDS: dict[str, type] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+Bound = dict[str, dict[tuple, Callable[[float], None]]]  # series → label set in the caller's order → the child's method
 VERBS = {"counter": ("inc",), "gauge": ("inc", "set"), "histogram": ("observe",)}
 
 
@@ -40,9 +41,9 @@ class Exporter:
         self.registry = CollectorRegistry()
         self.symbols = tuple(symbols)
         self._families: dict[str, Counter | Gauge | Histogram] = {}
-        self._inc: dict[tuple, Callable[[float], None]] = {}
-        self._set: dict[tuple, Callable[[float], None]] = {}
-        self._observe: dict[tuple, Callable[[float], None]] = {}
+        self._inc: Bound = {}
+        self._set: Bound = {}
+        self._observe: Bound = {}
         for one in series:
             more = {"buckets": one.buckets} if one.kind == "histogram" else {}
             self._families[one.name] = KINDS[one.kind](one.name, one.help, tuple(one.labels), registry=self.registry, **more)
@@ -52,7 +53,7 @@ class Exporter:
     def inc(self, series: Series, by: float = 1, **labels: str) -> None:
         """Adds to a counter or a gauge."""
         try:
-            add = self._inc[(series.name, *labels.items())]
+            add = self._inc[series.name][tuple(labels.items())]
         except KeyError:
             add = self._found(series, labels, self._inc, "inc")
         add(by)
@@ -60,7 +61,7 @@ class Exporter:
     def set(self, series: Series, value: float, **labels: str) -> None:
         """Gives a gauge its value."""
         try:
-            put = self._set[(series.name, *labels.items())]
+            put = self._set[series.name][tuple(labels.items())]
         except KeyError:
             put = self._found(series, labels, self._set, "set")
         put(value)
@@ -68,7 +69,7 @@ class Exporter:
     def observe(self, series: Series, value: float, **labels: str) -> None:
         """Puts a value into a histogram's buckets."""
         try:
-            book = self._observe[(series.name, *labels.items())]
+            book = self._observe[series.name][tuple(labels.items())]
         except KeyError:
             book = self._found(series, labels, self._observe, "observe")
         book(value)
@@ -81,7 +82,7 @@ class Exporter:
             raise LookupError(f"{series.name} has closed labels; they stay at their last value")
         for bound in (self._inc, self._set, self._observe):
             for order in itertools.permutations(labels.items()):
-                bound.pop((series.name, *order), None)
+                bound.get(series.name, {}).pop(order, None)
         try:
             self._families[series.name].remove(*values)
         except KeyError:
@@ -118,12 +119,12 @@ class Exporter:
         child = family.labels(**labels) if series.labels else family
         for verb in VERBS[series.kind]:
             bound = {"inc": self._inc, "set": self._set, "observe": self._observe}[verb]
-            bound[(series.name, *labels.items())] = getattr(child, verb)
+            bound.setdefault(series.name, {})[tuple(labels.items())] = getattr(child, verb)
 
-    def _found(self, series: Series, labels: dict[str, str], bound: dict, verb: str) -> Callable[[float], None]:
+    def _found(self, series: Series, labels: dict[str, str], bound: Bound, verb: str) -> Callable[[float], None]:
         """The first use of an open label or of another order of the labels; afterwards it is one dict lookup."""
         self._check(series, labels)
         if verb not in VERBS[series.kind]:
             raise TypeError(f"{series.name} is a {series.kind}: it knows {', '.join(VERBS[series.kind])}, not {verb}")
         self._bind(series, labels)
-        return bound[(series.name, *labels.items())]
+        return bound[series.name][tuple(labels.items())]

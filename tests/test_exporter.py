@@ -1,4 +1,5 @@
 """The exporter: what Prometheus reads is what was declared, from the first scrape."""
+import ast
 import socket
 import urllib.request
 
@@ -7,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from config.settings import ConfigError
+from config.settings import ROOT, ConfigError
 from engine import metrics as m
-from store.exporter import Exporter
+from store.exporter import VERBS, Exporter
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
+ALL_VERBS = {verb for verbs in VERBS.values() for verb in verbs}
 
 
 def samples(exporter: Exporter) -> dict[tuple[str, frozenset], float]:
@@ -120,3 +122,25 @@ def test_a_busy_port_is_named_with_its_key():
         port = busy.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"ports\.metrics: 127\.0\.0\.1:{port} .*SLUICE_METRICS_PORT"):
             Exporter(SYMBOLS).serve(port)
+
+
+def moves() -> list[tuple[str, m.Series, str, set[str]]]:
+    """Every `….inc(SERIES, …)`, `set` and `observe` in the source: where, which series, which verb, which labels."""
+    declared, found = {k: v for k, v in vars(m).items() if isinstance(v, m.Series)}, []
+    for path in sorted(p for room in ("engine", "store", "streams", "flows", "scripts") for p in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args and node.func.attr in ALL_VERBS:
+                first = node.args[0]
+                name = first.attr if isinstance(first, ast.Attribute) else getattr(first, "id", "")
+                labels = {k.arg for k in node.keywords} - {"by", "value"}
+                if name in declared and None not in labels:
+                    found.append((f"{path.relative_to(ROOT)}:{node.lineno}", declared[name], node.func.attr, {str(k) for k in labels}))
+    return found
+
+
+def test_every_move_of_a_series_in_the_source_has_its_labels_and_a_verb_of_its_kind():
+    found = moves()
+    assert len(found) > 10
+    wrong = [f"{where}: {series}.{verb}({', '.join(sorted(labels))}), declared ({', '.join(series.labels)})"
+             for where, series, verb, labels in found if labels != series.labels.keys() or verb not in VERBS[series.kind]]
+    assert wrong == []
