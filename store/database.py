@@ -48,8 +48,9 @@ def naming(url: str) -> Iterator[None]:
         raise LedgerError(f"ledger {shown(url)}: {cause[0]}" + (f" ({hint})" if hint else "")) from error
 
 
-def connect(url: str, synchronous: str = "NORMAL") -> sa.Engine:
-    """An engine whose transactions are real ones (`BEGIN IMMEDIATE` on SQLite); `LedgerError` for a URL that is neither database."""
+def connect(url: str, synchronous: str = "NORMAL", create: bool = True) -> sa.Engine:
+    """An engine whose transactions are real ones (`BEGIN IMMEDIATE` on SQLite); `LedgerError` for a URL that is neither database,
+    and where there is nothing to read and `create` is false."""
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
@@ -57,8 +58,11 @@ def connect(url: str, synchronous: str = "NORMAL") -> sa.Engine:
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise LedgerError(f"ledger.url: {url!r} names no file; sqlite:///path was expected")
+        path = Path(parsed.database).absolute()
+        if not create and not path.is_file():
+            raise LedgerError(f"ledger {path}: there is none; make demo starts the services that write it, SLUICE_LEDGER_URL names another")
         with naming(url):
-            Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         return _sqlite(parsed, synchronous)
     if parsed.drivername != "postgresql+psycopg":
         raise LedgerError(f"ledger.url: {parsed.drivername} is no driver of ours; sqlite:///path or postgresql+psycopg://… was expected")
@@ -86,7 +90,8 @@ def _sqlite(parsed: sa.URL, synchronous: str) -> sa.Engine:
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection that reads one consistent view and never holds up the writer."""
-    with engine.connect().execution_options(reads=True) as connection:
+    postgres = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True} if engine.dialect.name == "postgresql" else {}
+    with engine.connect().execution_options(reads=True, **postgres) as connection:
         yield connection
 
 
@@ -106,8 +111,12 @@ class Prepared:
     def __init__(self, engine: sa.Engine, statement, names: list[str]):
         compiled = statement.values({n: sa.bindparam(n) for n in names}).compile(dialect=engine.dialect)
         self.sql = str(compiled)
-        self.order: list[str] | None = compiled.positiontup
+        self.names, self.order = names, compiled.positiontup
 
     def values(self, row: Mapping[str, Any]) -> Any:
         """The row as the driver takes it."""
         return row if self.order is None else tuple(row[name] for name in self.order)
+
+    def many(self, rows: list[list[Any]]) -> list[Any]:
+        """Rows of values in the order of `names`, as the driver takes them."""
+        return [dict(zip(self.names, row)) for row in rows] if self.order is None else rows

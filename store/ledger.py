@@ -66,15 +66,20 @@ def ledger_url(settings: Settings) -> str:
 
 def rows(engine: sa.Engine, writer: str, after: int = 0, upto: int | None = None, page: int = PAGE) -> Iterator[sa.Row]:
     """A writer's raw rows with after < seq <= upto, a page a query, so that no reader keeps the log from being folded."""
-    t = tables.ledger
     while upto is None or after < upto:
-        wanted = sa.select(t).where(t.c.writer == writer, t.c.seq > after).order_by(t.c.seq).limit(page)
         with reading(engine) as connection:
-            got = connection.execute(wanted if upto is None else wanted.where(t.c.seq <= upto)).all()
+            got = page_of(connection, writer, after, upto, page)
         yield from got
         if len(got) < page:
             return
         after = got[-1].seq
+
+
+def page_of(connection: sa.Connection, writer: str, after: int, upto: int | None = None, page: int = PAGE) -> Sequence[sa.Row]:
+    """The next rows of a writer after `after`."""
+    t = tables.ledger
+    wanted = sa.select(t).where(t.c.writer == writer, t.c.seq > after).order_by(t.c.seq).limit(page)
+    return connection.execute(wanted if upto is None else wanted.where(t.c.seq <= upto)).all()
 
 
 def place_of(engine: sa.Engine, order_id: str) -> tuple[str, int] | None:
@@ -156,7 +161,9 @@ class Ledger:
             last = connection.execute(sa.select(t.ledger).where(t.ledger.c.writer == self.writer)
                                       .order_by(t.ledger.c.seq.desc()).limit(1)).first()
             said = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == f"head:{self.writer}"))
-        self._seq, self._hash, self._acknowledged = (last.seq, bytes(last.hash), 0) if last else (0, GENESIS, 0)
+        self._seq: int = last.seq if last else 0
+        self._hash: bytes = bytes(last.hash) if last else GENESIS
+        self._acknowledged = 0
         if (said or head_record(0, GENESIS)) != head_record(self._seq, self._hash):
             raise LedgerError(f"ledger {shown(self.url)}: the chain of {self.writer!r} ends at {self._seq}, its head record says "
                               f"{(said or 'nothing').split()[0]}: rows are missing or were edited; run python -m scripts.verify_ledger")

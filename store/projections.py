@@ -1,0 +1,180 @@
+"""What people query: tables that follow the ledger, behind the hot path, and can be filled again from nothing.
+
+Each page of a writer's entries becomes rows in one short transaction together with the mark up to which it has been read, so that a
+killed projector goes on where it stood and no row is counted twice. What is told twice is known by its id: the first telling stays.
+An order's status follows the venue's reports and the fills, whichever comes first; `filled` counts fills alone. A symbol's position
+holds every fill that the venue told, at average cost, and its realised result is after the fees paid so far.
+"""
+import functools
+import operator
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from engine.facts import Approved, Control, DroppedBatch, Fill, Fills, Outcomes, Report, Reports
+from store import tables
+from store.database import Prepared, connect, naming, reading, upsert
+from store.ledger import page_of
+from store.revisions import migrate
+from store.rows import Row, allowed_row, control_row, fill_row, filled, moved, order_row, outcome_row, refused_row, reported
+
+PAGE = 200             # entries a transaction; the desk's own writes wait for no longer than that takes
+LOOKED_UP = 500        # ids a query
+
+INSERTED = (tables.decisions, tables.outcomes, tables.controls, tables.fills)     # never change once told
+REPLACED = (tables.orders, tables.positions)
+
+
+def _unread(tag: str) -> Any:
+    """A consumed fact of which no row is made: skipped, not decoded."""
+    return msgspec.defstruct("Unread", [], tag=tag)
+
+
+_HEARD: Any = functools.reduce(operator.or_, map(_unread, (
+    "frame", "candidates", "scored_batch", "market", "approved", "dropped_batch", "outcomes", "tick")), Report | Fill | Reports | Fills | Control)
+_SAID: Any = functools.reduce(operator.or_, map(_unread, (
+    "frame", "candidates", "scored_batch", "market", "reports", "fills", "tick")), Approved | DroppedBatch | Outcomes | Control)
+READ = msgspec.msgpack.Decoder(msgspec.defstruct("Read", [("consumed", list[_HEARD]), ("produced", list[_SAID])]))
+
+
+class Page:
+    """The rows that a page of entries leads to, folded over what the tables hold of them already."""
+
+    def __init__(self, connection: sa.Connection, read: list):
+        said = [s for entry in read for s in entry.produced]
+        heard = [h for entry in read for h in entry.consumed]
+        fills = [f for h in heard for f in (h.items if isinstance(h, Fills) else [h] if isinstance(h, Fill) else [])]
+        touched = {f.order_id for f in fills} | {
+            r.order_id for h in heard for r in (h.items if isinstance(h, Reports) else [h] if isinstance(h, Report) else [])}
+        sent = {o.id for s in said if isinstance(s, Approved) for o in s.orders}
+        self.rows: dict[sa.Table, dict[str, Row]] = {t: {} for t in (*INSERTED, *REPLACED)}
+        self.rows[tables.orders] = {row[0]: row for row in _known(connection, tables.orders, touched | sent)}
+        self.rows[tables.positions] = {row[0]: row for row in _known(connection, tables.positions, {f.symbol for f in fills})}
+        self.old_fills = {row[0] for row in _known(connection, tables.fills, {f.id for f in fills})}
+        for entry in read:
+            for fact in (*entry.consumed, *entry.produced):
+                if fold := FOLDS.get(type(fact)):
+                    fold(self, fact)
+
+    # one fact
+
+    def approved(self, fact: Approved) -> None:
+        for order in fact.orders:
+            self.rows[tables.orders].setdefault(order.id, order_row(order))
+            if order.decision:
+                self.rows[tables.decisions].setdefault(order.decision.id, allowed_row(order.decision))
+
+    def dropped(self, fact: DroppedBatch) -> None:
+        for item in fact.items:
+            self.rows[tables.decisions].setdefault(item.id, refused_row(item))
+
+    def outcomes(self, fact: Outcomes) -> None:
+        for item in fact.items:
+            self.rows[tables.outcomes].setdefault(item.id, outcome_row(item))
+
+    def control(self, fact: Control) -> None:
+        self.rows[tables.controls].setdefault(fact.id, control_row(fact))
+
+    def report(self, fact: Report) -> None:
+        if row := self.rows[tables.orders].get(fact.order_id):
+            reported(row, fact)
+
+    def fill(self, fact: Fill) -> None:
+        if fact.id in self.old_fills or fact.id in self.rows[tables.fills]:
+            return
+        self.rows[tables.fills][fact.id] = fill_row(fact)
+        if row := self.rows[tables.orders].get(fact.order_id):
+            filled(row, fact)
+        moved(self.rows[tables.positions].setdefault(fact.symbol, [fact.symbol, 0.0, 0.0, 0.0, 0.0, 0]), fact)
+
+
+def _each(one: Callable[[Page, Any], None]) -> Callable[[Page, Any], None]:
+    def all_of(page: Page, batch: Any) -> None:
+        for item in batch.items:
+            one(page, item)
+    return all_of
+
+
+FOLDS: dict[type, Callable[[Page, Any], None]] = {
+    Approved: Page.approved, DroppedBatch: Page.dropped, Outcomes: Page.outcomes, Control: Page.control, Report: Page.report,
+    Fill: Page.fill, Reports: _each(Page.report), Fills: _each(Page.fill)}
+
+
+def _known(connection: sa.Connection, table: sa.Table, ids: Iterable[str]) -> list[Row]:
+    key, wanted = next(iter(table.primary_key)), sorted(ids)
+    return [list(row) for i in range(0, len(wanted), LOOKED_UP)
+            for row in connection.execute(sa.select(table).where(key.in_(wanted[i:i + LOOKED_UP])))]
+
+
+class Projector:
+    """Keeps the projections of a ledger; has its own connections, writes little at a time, and may be killed at any moment."""
+
+    def __init__(self, url: str):
+        self.url, self.engine = url, connect(url)
+        migrate(self.engine)
+        self._insert = {t: Prepared(self.engine, upsert(self.engine, t, update=t in REPLACED), list(t.c.keys()))
+                        for t in (*INSERTED, *REPLACED)}
+
+    def close(self) -> None:
+        """Lets go of the connections."""
+        self.engine.dispose()
+
+    def behind(self) -> dict[str, int]:
+        """By writer, how many entries are not projected yet."""
+        t, m = tables.ledger, tables.projection_marks
+        with naming(self.url), reading(self.engine) as connection:
+            writers = [name.removeprefix("head:") for name in connection.scalars(
+                sa.select(tables.meta.c.name).where(tables.meta.c.name.like("head:%")).order_by(tables.meta.c.name))]
+            read = {row.writer: row.seq for row in connection.execute(sa.select(m))}
+            heads = {w: connection.scalar(sa.select(sa.func.max(t.c.seq)).where(t.c.writer == w)) or 0 for w in writers}
+        return {w: heads[w] - read.get(w, 0) for w in writers}
+
+    def run_once(self, limit: int | None = None) -> int:
+        """Projects new entries of every writer, at most `limit` of them; returns how many."""
+        done = 0
+        with naming(self.url):
+            for writer, waiting in self.behind().items():
+                while waiting > 0 and (limit is None or done < limit):
+                    took = self._page(writer, PAGE if limit is None else min(PAGE, limit - done))
+                    if not took:
+                        break
+                    done, waiting = done + took, waiting - took
+        return done
+
+    def _page(self, writer: str, most: int) -> int:
+        m = tables.projection_marks
+        with reading(self.engine) as connection:
+            mark = connection.scalar(sa.select(m.c.seq).where(m.c.writer == writer)) or 0
+            raw = page_of(connection, writer, mark, None, most)
+            if not raw:
+                return 0
+            page = Page(connection, [READ.decode(bytes(row.blob)) for row in raw])
+        with self.engine.begin() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(sa.text("LOCK TABLE projection_marks IN EXCLUSIVE MODE"))
+            if (connection.scalar(sa.select(m.c.seq).where(m.c.writer == writer)) or 0) != mark:
+                return 0        # another projector was faster: what it wrote is what this would have written
+            cursor = connection.connection.cursor()
+            for table, some in page.rows.items():
+                if some:
+                    cursor.executemany(self._insert[table].sql, self._insert[table].many(list(some.values())))
+            cursor.close()
+            connection.execute(upsert(self.engine, m), {"writer": writer, "seq": raw[-1].seq})
+        return len(raw)
+
+    def rebuild(self) -> int:
+        """Drops every projection and fills it again from the first entry; returns how many. Interrupted, `run_once` goes on."""
+        with naming(self.url), self.engine.begin() as connection:
+            tables.metadata.drop_all(connection, tables=list(tables.PROJECTIONS))
+            tables.metadata.create_all(connection, tables=list(tables.PROJECTIONS))
+        return self.run_once()
+
+    def follow(self, stop: threading.Event, every_s: float = 0.2) -> None:
+        """Projects what comes until told to stop; for a thread of its own."""
+        while not stop.is_set():
+            if not self.run_once():
+                stop.wait(every_s)
+

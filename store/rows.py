@@ -1,0 +1,90 @@
+"""How a fact becomes a row of a projection, and how a later fact moves it."""
+import json
+import math
+from typing import Any
+
+from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, UNKNOWN, Control, Decision, Dropped, Fill, Order, Outcome, Report
+from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
+from store import tables
+
+RANK = {"": 0, UNKNOWN: 1, ACCEPTED: 2, REJECTED: 3, CANCELLED: 3, DONE: 3}
+ENDED = 3
+DUST = 1e-9            # below this a position is flat: sums of lots leave crumbs
+
+Row = list[Any]        # values in the order of the table's columns
+
+
+def _finite(p: float) -> float | None:
+    return p if math.isfinite(p) else None
+
+
+def allowed_row(d: Decision) -> Row:
+    """A yes as a row of `decisions`."""
+    s = d.scored.signal
+    return [d.id, d.ts_ms, s.symbol, s.side, s.regime, _finite(d.scored.p), d.scored.model_id, True, d.decision, d.reason, d.route,
+            d.margin_usd, d.cap, d.qty, d.price, d.epoch]
+
+
+def refused_row(d: Dropped) -> Row:
+    """A no as a row of `decisions`."""
+    s = d.scored.signal
+    return [d.id, d.ts_ms, s.symbol, s.side, s.regime, _finite(d.scored.p), d.scored.model_id, False, d.reason, d.numbers, "", 0.0, "",
+            0.0, 0.0, None]
+
+
+def order_row(o: Order) -> Row:
+    """An order just sent as a row of `orders`."""
+    return [o.id, o.entry_id, o.decision.id if o.decision else "", o.cause, o.symbol, o.side, o.kind, o.price, o.qty, 0.0, "", "",
+            o.post_only, o.reduce_only, o.route, o.epoch, o.ts_ms, o.ts_ms]
+
+
+def fill_row(f: Fill) -> Row:
+    """A fill as a row of `fills`."""
+    return [f.id, f.order_id, f.symbol, f.side, f.price, f.qty, f.fee_usd, f.maker, f.ts_ms]
+
+
+def outcome_row(o: Outcome) -> Row:
+    """A closed entry as a row of `outcomes`."""
+    return [o.id, o.symbol, o.side, o.regime, o.model_id, _finite(o.p), o.qty, o.entry_price, o.exit_price, o.gross_usd, o.fees_usd,
+            o.net_usd, o.cause, o.route, o.opened_ms, o.closed_ms]
+
+
+def control_row(c: Control) -> Row:
+    """A control as a row of `controls`."""
+    return [c.id, c.kind, c.actor, c.reason, c.epoch, c.ts_ms, json.dumps(c.details, sort_keys=True)]
+
+
+FILLED, STATUS, REASON, QTY, UPDATED = (list(tables.orders.c.keys()).index(n) for n in ("filled", "status", "reason", "qty", "updated_ms"))
+
+
+def reported(row: Row, report: Report) -> None:
+    """Moves an order's row by what the venue said of it: an end is final, and a repeated request says nothing of the first."""
+    if report.reason in (DUPLICATE_ORDER, NOT_FOUND) or RANK[report.status] < RANK[row[STATUS]] or RANK[row[STATUS]] == ENDED:
+        return
+    row[STATUS], row[REASON], row[UPDATED] = report.status, report.reason, max(row[UPDATED], report.ts_ms)
+
+
+def filled(row: Row, fill: Fill) -> None:
+    """Moves an order's row by an execution: it is at the venue, and done when all of it is filled."""
+    row[FILLED] = round(row[FILLED] + fill.qty, 12)
+    row[UPDATED] = max(row[UPDATED], fill.ts_ms)
+    if row[FILLED] >= row[QTY] - DUST:
+        row[STATUS] = DONE
+    elif row[STATUS] in ("", UNKNOWN, REJECTED):
+        row[STATUS] = ACCEPTED
+
+
+def moved(position: Row, fill: Fill) -> None:
+    """Moves a position `[symbol, qty, avg_price, realized_usd, fees_usd, updated_ms]` by an execution, at average cost."""
+    _, held, average, realized, fees, at = position
+    signed = fill.qty if fill.side == BUY else -fill.qty
+    now = held + signed
+    if held * signed >= 0:
+        average = (abs(held) * average + fill.qty * fill.price) / (abs(held) + fill.qty) if fill.qty else average
+    else:
+        closing = min(abs(held), fill.qty)
+        realized += closing * (fill.price - average) * (1 if held > 0 else -1)
+        if fill.qty > abs(held):
+            average = fill.price        # through zero: the rest opens anew
+    now = 0.0 if abs(now) < DUST else now
+    position[1:] = [now, average if now else 0.0, realized - fill.fee_usd, fees + fill.fee_usd, max(at, fill.ts_ms)]
