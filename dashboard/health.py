@@ -130,7 +130,7 @@ def diagnose(now: Samples, before: Samples, elapsed_s: float, stale_ms: float, m
             state, why = READY, "ready"
         lights.append(Light(service, state, lag, p50, p99, why))
     rate = None
-    if before and elapsed_s > 0:
+    if answered and before and elapsed_s > 0:
         rate = max(0.0, sum(values(now, m.MARKET_EVENTS_TOTAL)) - sum(values(before, m.MARKET_EVENTS_TOTAL))) / elapsed_s
     order_ms = [quantile(q, now, before, m.DECISION_MS.name) for q in (0.5, 0.99)]
     exposures = values(now, m.EXPOSURE_USD)

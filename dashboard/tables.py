@@ -23,7 +23,7 @@ ORDERS = (ui.Column("time", lambda r: ui.clock(r.ts_ms)[:8], tone=lambda r: "mut
 FILLS = (ui.Column("time", lambda r: ui.clock(r.ts_ms), tone=lambda r: "muted"), ui.Column("symbol", lambda r: r.symbol), SIDE,
          ui.Column("qty", lambda r: f"{r.qty:g}", True), ui.Column("price", lambda r: ui.price(r.price), True),
          ui.Column("as", lambda r: "maker" if r.maker else "taker", tone=lambda r: "" if r.maker else "fees"),
-         ui.Column("fee $", lambda r: f"{r.fee_usd:.4f}", True, lambda r: "fees"))
+         ui.Column("fee $", lambda r: f"{r.fee_usd:.3f}", True, lambda r: "fees"))
 
 
 def decisions(rows: pd.DataFrame, height: int = 380) -> None:

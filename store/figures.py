@@ -185,7 +185,7 @@ def summary(outcomes: pd.DataFrame, decisions: pd.DataFrame) -> dict[str, str]:
     """The counts that stand above a report, as text with units."""
     n, net = len(outcomes), float(outcomes["net_usd"].sum()) if len(outcomes) else 0.0
     allowed = int(decisions["allowed"].astype(bool).sum()) if len(decisions) else 0
-    return {"net result": f"{net:+,.2f} $", "fees paid": f"{float(outcomes['fees_usd'].sum()) if n else 0:,.2f} $", "trades": f"{n:,}",
+    return {"net result": dollars(net), "fees paid": f"{float(outcomes['fees_usd'].sum()) if n else 0:,.2f} $", "trades": f"{n:,}",
             "won": f"{(outcomes['net_usd'] > 0).mean():.1%}" if n else "–", "candidates decided": f"{len(decisions):,}",
             "allowed": f"{allowed:,}" + (f" · {allowed / len(decisions):.1%}" if len(decisions) else "")}
 
@@ -211,13 +211,20 @@ def nothing(words: str, height: int) -> go.Figure:
 
 
 def bars(names, values, text, colours, hover: str, height: int) -> go.Figure:
-    """Lying bars with their numbers written at the end."""
+    """Lying bars with their numbers written at the end; in a column of their own where a bar goes to the left."""
     figure = canvas(height)
-    figure.add_bar(y=list(names), x=list(values), orientation="h", marker={"color": list(colours)}, text=list(text),
-                   textposition="outside", textfont={"color": TEXT, "size": 12}, cliponaxis=False, hovertemplate=hover)
+    names, values, text = list(names), list(values), list(text)
+    apart = any(v < 0 for v in values)
+    figure.add_bar(y=names, x=values, orientation="h", marker={"color": list(colours)}, text=text,
+                   textposition="none" if apart else "outside",
+                   textfont={"color": TEXT, "size": 12}, cliponaxis=False, hovertemplate=hover)
     low, high = min(0.0, *map(float, values), 0.0), max(0.0, *map(float, values), 0.0)
-    room = (high - low or 1.0) * 0.55
-    figure.update_xaxes(visible=False, range=[low - (room if low < 0 else 0), high + (room if high > 0 or low == 0 else 0)])
+    room = (high - low or 1.0) * (0.04 if apart else 0.55)
+    figure.update_xaxes(visible=False, range=[low - room * apart, high + room], domain=[0, 0.56] if apart else [0, 1])
+    for name, words in zip(names, text) if apart else ():
+        figure.add_annotation(x=1, y=name, xref="paper", text=words, showarrow=False, xanchor="right", font={"color": TEXT, "size": 12})
+    if apart:
+        figure.add_vline(0, line={"color": MUTED, "width": 1})
     figure.update_yaxes(showgrid=False, tickfont={"color": TEXT, "size": 12}, ticks="outside", ticklen=5, tickcolor="rgba(0,0,0,0)")
     return figure.update_layout(showlegend=False)
 

@@ -117,7 +117,8 @@ def test_real_endpoints_are_read_rates_come_from_two_looks_and_their_end_is_noti
         assert second.tick_to_order_p99_ms > 0 and second.exposure_usd == 143.2
     finally:
         stop()
-    assert not scraper.look(STALE_MS, MAX_LAG).answered
+    last = scraper.look(STALE_MS, MAX_LAG)
+    assert not last.answered and last.events_per_s is None
 
 
 def test_something_else_on_the_port_is_no_metrics(port):
