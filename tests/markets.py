@@ -1,4 +1,6 @@
 """Small made markets for tests of the signal path: seeded, rough on purpose."""
+from pathlib import Path
+
 import msgspec
 import numpy as np
 
@@ -42,3 +44,20 @@ def market(seed: int, n: int = 400, pace_ms: float = 25.0, rough: bool = True, s
         books[rng.random(count) < 0.02, 0:2, 1:] = 0
     trades = np.stack([600_000 + rng.integers(-500, 500, n - count), 1 + rng.geometric(0.02, n - count), rng.choice([-1, 1], n - count)], 1)
     return frame_of("BTCUSDT", session, 0, 0.1, 0.001, ts, kind, books, trades)
+
+
+def standx(folder: Path, day: str) -> Frame:
+    """A recorded day of BTC-USD on StandX in ticks of 0.01; aggressors by the quote rule, the feed has none."""
+    import pandas
+    book = pandas.read_parquet(folder / "standx" / f"BTCUSD_book10_{day}.parquet")
+    trades = pandas.read_parquet(folder / "standx" / f"BTCUSD_trades_{day}.parquet")
+    names = [[f"{side}_{what}_{k}" for k in range(DEPTH)] for side in ("bid", "ask") for what in ("px", "qty")]
+    books = np.stack([book[columns].to_numpy(np.int32) for columns in names], 1)
+    books[:, [0, 2]] *= 10                  # the feed rounds book prices to 0.1
+    at, when = book.ts_exch_ms.to_numpy(), trades.ts_exch_ms.to_numpy()
+    before = np.maximum(np.searchsorted(at, when, side="right") - 1, 0)
+    way = np.where(2 * trades.px.to_numpy() >= books[before, 0, 0] + books[before, 2, 0], 1, -1)
+    prints = np.stack([trades.px.to_numpy(), trades.qty.to_numpy(), way], 1)
+    ts, kind = np.concatenate([at, when]), np.repeat([BOOK, TRADE], [len(at), len(when)])
+    order = np.lexsort((kind, ts))
+    return frame_of("BTCUSD", "r1", 0, 0.01, 0.0001, ts[order], kind[order], books, prints)

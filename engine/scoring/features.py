@@ -88,9 +88,10 @@ Schema version {SCHEMA_VERSION}, {len(FEATURES)} columns of float32, sha256 of t
 `{SCHEMA_HASH}`
 
 Windows (`windows.*` in `config/default.yaml`) are rings of 32 buckets aligned to market time, so a window of W ms holds between
-31/32 W and W of the past, never of the future. After `windows.gap_ms` without an event all of them start anew, and `triggers.warm_events` are counted
-again before the next candidate; the regime and the cooldowns outlive a gap, nothing outlives a session. A value of the trailing
-past that is not there yet is 0; nothing is ever NaN or infinite. A book with one side or crossed is no touch: it changes nothing.
+31/32 W and W of the past, never of the future. After `windows.gap_ms` without an event all of them start anew, and
+`triggers.warm_events` are counted again before the next candidate; the regime and the cooldowns outlive a gap, nothing outlives
+a session. A value of the trailing past that is not there yet is 0; nothing is ever NaN or infinite. A book that is crossed or
+lacks a side is no touch: it joins no window.
 
 | # | name | unit | meaning |
 |---:|---|---|---|
