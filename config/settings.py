@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 DEFAULT = HERE / "default.yaml"
 SYMBOLS = HERE / "symbols.yaml"
+MARKET = HERE / "market.yaml"
 TRUE, FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 Port = typing.Annotated[int, Meta(ge=0, le=65535)]
@@ -111,6 +112,7 @@ class Settings(Struct, frozen=True):
     matching: e.Matching
     triggers: e.Triggers
     windows: e.Windows
+    cleaning: e.Cleaning
     regimes: e.Regimes
     labels: e.Labels
     training: e.Training
@@ -127,6 +129,7 @@ class Settings(Struct, frozen=True):
     instance: str
     feed: str
     symbols: dict[str, e.Instrument]
+    market: dict[str, e.MarketModel]
 
     def instrument(self, symbol: str) -> e.Instrument:
         """The symbol's ticks, lots and fees; `ConfigError` where `config/symbols.yaml` does not have it."""
@@ -164,7 +167,7 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
     """The settings of this process: defaults, then each override file, then the environment. `ConfigError` names every fault."""
     env = os.environ if env is None else env
     faults: list[str] = []
-    tree: dict = {"symbols": read(SYMBOLS, faults)}
+    tree: dict = {"symbols": read(SYMBOLS, faults), "market": read(MARKET, faults)}
     sources: dict[str, str] = {}
     for path in (DEFAULT, *map(Path, overrides)):
         merge(tree, aliased(read(path, faults), path, faults), path, sources)

@@ -104,6 +104,11 @@ class Windows(Struct, frozen=True):
     gap_ms: Many
 
 
+class Cleaning(Struct, frozen=True):
+    """What market data are refused for: a print further than `off_market_bps` outside the touch is no market trade."""
+    off_market_bps: Positive
+
+
 class Regimes(Struct, frozen=True):
     """The trailing range over the last hour (bps) that separates normal, event and high_vol."""
     window_ms: Many
@@ -154,3 +159,50 @@ class RolloutSeed(Struct, frozen=True):
     mode: Literal["disabled", "canary", "full"]
     canary_fraction: Fraction
     rng_seed: int
+
+
+Triple = Annotated[list[float], Meta(min_length=3, max_length=3)]
+
+
+class MarketModel(Struct, frozen=True):
+    """One symbol of the simulated market, in the units of the recordings; triples are calm, event, high_vol.
+
+    What each number was fitted to stands in `config/market.yaml`, what it does in `docs/market.md`.
+    """
+    start_price: Positive
+    books_s: Positive
+    orders_s: Positive
+    sigma_bps_hour: Triple
+    sojourn_s: Triple
+    activity: Triple
+    transitions: list[Triple]
+    vol_fast: NonNegative
+    vol_fast_tau_s: Positive
+    vol_slow: NonNegative
+    vol_slow_tau_s: Positive
+    jumps_s: NonNegative
+    jump_sigmas: NonNegative
+    alpha_tau_s: Positive
+    drift: NonNegative
+    tilt: NonNegative
+    sticky_bps: NonNegative
+    follow: Fraction
+    spread_ticks: NonNegative
+    spread_sigmas: NonNegative
+    touch_kusd: Positive
+    touch_spread: NonNegative
+    deep_kusd: Positive
+    deep_spread: NonNegative
+    occupied: Fraction
+    growth: NonNegative
+    refresh: Fraction
+    trade_kusd: Positive
+    trade_spread: NonNegative
+    prints: Annotated[float, Meta(ge=1, le=10)]
+    excite: NonNegative
+    heat_tau_s: Positive
+    snipe: NonNegative
+    toxicity: NonNegative
+    lean: NonNegative
+    persist: NonNegative
+    impact: NonNegative
