@@ -1,0 +1,146 @@
+"""The Desk's host behind a real ledger: records in any interleaving give the decisions of the closed loop, and a restart goes on."""
+from collections import deque
+
+import msgspec
+import numpy as np
+import pytest
+from builders import EveryNth, closed_loop, market, reframed, scores, settings
+
+from engine.execution.floor import Floor
+from engine.execution.matching import Matching
+from engine.facts import Approved, Cancel, Dropped, Fill, Fills, Frame, Order, Outcome, Report, Reports, ScoredBatch
+from engine.telemetry import Telemetry
+from store.ledger import Ledger
+from streams.codec import decode, encode
+from streams.host import DeskHost
+
+S = settings(POLICY_COOLDOWN_SYMBOL="2", POLICY_COOLDOWN_GLOBAL="1", SPEED="max")
+SYMBOL = "BTCUSDT"
+EPOCHS = dict.fromkeys(("md.frames", "sig.scored", "exec.reports", "exec.fills"), "log1")
+
+
+class Counted(dict):
+    """A meter that counts."""
+
+    def inc(self, series, by=1, **labels):
+        self[str(series)] = self.get(str(series), 0) + by
+
+    def set(self, series, value, **labels):
+        self[str(series)] = value
+
+    observe = set
+
+
+def told(outs) -> list[bytes]:
+    return [msgspec.msgpack.encode(o) for o in outs if isinstance(o, (Order, Cancel, Dropped, Outcome))]
+
+
+class Street:
+    """The host with a floor on the other side; logs are lists, and which one is read next is up to `rng`."""
+
+    def __init__(self, url: str, frames: list[Frame], seed: int):
+        self.url, self.rng = url, np.random.default_rng(seed)
+        signals = EveryNth()
+        batches = [ScoredBatch(f.symbol, f.session, f.seq, f.n, int(f.times[-1]), 0.0, scores(signals.on(f))) for f in frames]
+        self.logs: dict[str, list[bytes]] = {"md.frames": [encode(f) for f in frames], "sig.scored": [encode(b) for b in batches],
+                                             "exec.reports": [], "exec.fills": []}
+        self.floor = Floor(Matching(SYMBOL, S.instrument(SYMBOL), S.matching, "t1"), "t1", S.matching.latency_ms, True)
+        for frame in frames:
+            self.floor.publish(frame)
+        self.said: list[bytes] = []
+        self.start()
+
+    def start(self) -> None:
+        """A new life of the host, from the ledger."""
+        self.ledger = Ledger(self.url, "risk")
+        self.host = DeskHost(S, self.ledger, Telemetry(Counted()), lockstep=True)
+        marks = self.ledger.marks()
+        self.at = {t: marks.get((EPOCHS[t], t, 0), -1) + 1 for t in self.logs}
+        for entry in list(self.ledger.unacknowledged()):
+            self.publish(entry.produced)
+
+    def publish(self, produced: list) -> None:
+        """To the venue, and what it answers to the logs."""
+        for record in produced:
+            if isinstance(record, Approved):
+                for order in record.orders:
+                    self.floor.place(order)
+                for cancel in record.cancels:
+                    self.floor.cancel(cancel)
+                self.floor.promise(record.upto_ms, record.seen)
+                happened = self.floor.work()
+                fills = [h for h in happened if isinstance(h, Fill)]
+                if fills:
+                    self.logs["exec.fills"].append(encode(Fills(SYMBOL, "t1", 0.0, fills)))
+                reports = [h for h in happened if isinstance(h, Report)]
+                self.logs["exec.reports"].append(encode(Reports(SYMBOL, "t1", self.floor.known_ms, self.floor.told, 0.0, reports)))
+
+    def step(self) -> bool:
+        """One record of one log; False when all are read."""
+        ready = [t for t, log in self.logs.items() if self.at[t] < len(log)]
+        if not ready:
+            return False
+        topic = ready[int(self.rng.integers(len(ready)))]
+        offset = self.at[topic]
+        self.at[topic] += 1
+        consumed, outs = self.host.take(decode(self.logs[topic][offset]), (topic, 0, offset))
+        if consumed:
+            produced = self.host.produce(consumed, outs, 0.0)
+            seq = self.host.commit(consumed, produced, EPOCHS)
+            self.said += told(outs)
+            self.publish(produced)
+            self.ledger.acknowledge(seq)
+        self.publish(self.host.promises())
+        return True
+
+
+WALK = market(3000, gap_ms=120)
+FRAMES = reframed(WALK, 64)
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[bytes]:
+    """What the closed loop in one process says, up to the end of the market."""
+    _, run = closed_loop({SYMBOL: FRAMES}, S)
+    return [b for _, _, outs in run for b in told(outs)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_records_in_any_interleaving_give_the_decisions_of_the_closed_loop(tmp_path, expected, seed):
+    street = Street(f"sqlite:///{tmp_path}/ledger.db", FRAMES, seed)
+    while street.step():
+        pass
+    assert len(street.said) > 300
+    assert street.said == expected[:len(street.said)]
+    assert len(expected) - len(street.said) < 5, "only what comes after the last event is missing"
+    street.ledger.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_host_that_dies_between_records_goes_on_with_the_same_decisions(tmp_path, expected, seed):
+    street = Street(f"sqlite:///{tmp_path}/ledger.db", FRAMES, seed)
+    lives, steps = 1, 0
+    while street.step():
+        steps += 1
+        if steps % 29 == 0 and lives < 8:
+            street.ledger.close()
+            street.start()
+            lives += 1
+    assert lives == 8
+    assert street.said == expected[:len(street.said)]
+    assert len(expected) - len(street.said) < 5
+    street.ledger.close()
+
+
+def test_the_journal_run_again_gives_byte_equal_answers(tmp_path):
+    street = Street(f"sqlite:///{tmp_path}/ledger.db", FRAMES, 1)
+    while street.step():
+        pass
+    from engine.desk import Desk
+    desk = Desk(S.desk, S.policy, S.sizing, S.venue, S.symbols)
+    again: deque[bytes] = deque()
+    for entry in street.ledger.entries():
+        for fact in entry.consumed:
+            again.extend(told(desk.on(fact)))
+    assert list(again) == street.said
+    street.ledger.close()
