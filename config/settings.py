@@ -116,6 +116,7 @@ class Settings(Struct, frozen=True):
     regimes: e.Regimes
     labels: e.Labels
     training: e.Training
+    schedules: dict[str, str]
     shadow: e.Shadow
     features: e.Flags
     rollout: e.RolloutSeed

@@ -62,8 +62,9 @@ def histogram(name, help, buckets, **labels) -> Series:
 
 
 MS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120)
-BAD_TICKS = ("crossed", "non_finite", "non_positive", "unordered", "off_market", "not_a_trade", "overflow", "late", "duplicate")
-REPAIRS = ("locked", "clock_skew")
+BAD_TICKS = ("crossed", "non_finite", "non_positive", "unordered", "off_market", "not_a_trade", "overflow", "late", "duplicate",
+             "unsorted")
+REPAIRS = ("locked", "clock_skew", "off_tick", "off_lot")
 
 # the stream itself
 FRAMES_TOTAL = counter("frames_total", "Frames taken in", service=STAGES, symbol=SYMBOL)

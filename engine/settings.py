@@ -126,8 +126,9 @@ class Labels(Struct, frozen=True):
 
 
 class Training(Struct, frozen=True):
-    """The first model."""
+    """How a model is trained; without an archive on so many hours of a simulated market of its own seed."""
     seed: int
+    simulated_hours: Positive
     trees: Many
     leaves: Many
     learning_rate: Positive

@@ -1,0 +1,14 @@
+"""What every test may use."""
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of recorded market data; a test that needs it is skipped where there is none."""
+    from store.importers import recordings_folder
+    folder = recordings_folder()
+    if folder is None:
+        pytest.skip("no recordings: SLUICE_RECORDINGS is not set")
+    return folder
