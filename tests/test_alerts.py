@@ -1,4 +1,5 @@
 """The alerts: rendered from rows, about series that exist, tested by promtool, each with a page for three in the morning."""
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ import yaml
 from alerts import build
 from alerts.catalogue import catalogue
 from config.settings import ROOT, load
+from grafana.build import rendered
+from grafana.dashboards import DASHBOARDS
 from tests.promql_check import faults, selectors
 
 SETTINGS = load(env={})
@@ -77,6 +80,38 @@ def test_every_alert_has_a_page_with_what_it_means_where_to_look_and_what_to_do(
 def test_the_runbook_has_no_page_for_an_alert_that_is_gone():
     pages = set(re.findall(r"^## ([A-Z]\w+)$", RUNBOOK, re.M))
     assert pages == {a.name for a in ROWS}
+
+
+def test_what_the_runbook_tells_one_to_type_exists():
+    modules = set(re.findall(r"python -m ([\w.]+)", RUNBOOK))
+    verbs = r"docker compose (?:--profile \w+ )?(?:restart|stop|start|ps|logs|exec)"
+    services = set(re.findall(verbs + r"(?: --?\w+(?: \d+)?)* ([a-z][\w-]*)", RUNBOOK))
+    assert modules and services
+    assert {name for name in modules if not importlib.util.find_spec(name)} == set()
+    assert services - yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].keys() == set()
+
+
+def test_panels_that_the_runbook_points_to_are_on_the_dashboards():
+    titles = {p["title"] for name in DASHBOARDS for p in rendered(name, SETTINGS)["panels"]}
+    pointed = set(re.findall(r"\*The (?:route|desk)\* → \*([^*]+)\*", RUNBOOK))
+    assert pointed and pointed <= titles
+
+
+def test_every_alert_watches_a_series_of_its_own_so_that_they_can_be_tested_together():
+    assert len({a.watches.name for a in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize("alert", ROWS, ids=lambda a: a.name)
+def test_every_alert_is_told_to_fire_to_hold_still_to_page_by_absence_and_to_recover(alert):
+    told = {story["name"]: [c for c in story["alert_rule_test"] if c["alertname"].removesuffix(build.ABSENT) == alert.name]
+            for story in build.tests(SETTINGS)["tests"]}
+    fired = [bool(c["exp_alerts"]) for c in told["fires and recovers"] if c["alertname"] == alert.name]
+    assert fired == [False, True, False]
+    assert [c["exp_alerts"] for c in told["does not fire at the edge"]] == [[]] * 3
+    gone = told["absence fires while the series is gone and recovers with it"]
+    paged = [bool(c["exp_alerts"]) for c in gone if c["alertname"] != alert.name]
+    assert paged == [False, True, False]
+    assert bool(told["does not fire on a blip"]) == (build.minutes(alert.for_) > 0)
 
 
 def test_thresholds_follow_the_settings_that_the_guards_read():
