@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.scoring.calibration import fit_platt, platt
 from engine.scoring.quality import average_precision, brier, ece, precision_recall
-from store.export import ExportError, floor32, floored, refuse_silently_wrong
+from store.export import ExportError, answer_of, floor32, floored, refuse_silently_wrong, to_onnx
 from store.parity import ParityError, largest_difference, probes, require, thresholds
 from store.registry import RegistryError, schema_hash_of
 from store.scorer import Scorer
@@ -63,6 +63,17 @@ def test_flooring_changes_no_answer_on_float32_rows():
     trained = booster(x, y)
     rows = np.concatenate([x, probes(trained, x)]).astype(np.float64)
     assert np.array_equal(floored(trained).predict(rows), trained.predict(rows))
+
+
+def test_values_next_to_zero_are_zero_in_the_exported_model_as_in_the_trained_one(tmp_path):
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((4000, 3)) < 0.5, 0, rng.standard_normal((4000, 3))).astype(np.float32)
+    trained = booster(x, ((x[:, 0] < 0) ^ (rng.random(4000) < 0.2)) | (x[:, 1] > 0))
+    assert any(t == pytest.approx(-1e-35) for _, t in thresholds(trained))
+    answer = answer_of(to_onnx(floored(trained), {}))
+    tiny = np.repeat(x[:200], 5, 0)
+    tiny[:, 0] = np.tile(np.array([-1e-35, 1e-35, -5e-36, 1e-40, 0], np.float32), 200)
+    assert largest_difference(trained, answer, tiny)[0] <= 1e-6
 
 
 @given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=20))

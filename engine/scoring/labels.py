@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from engine.execution.queue import FAR, crosses, scan, visible_at
-from engine.facts import BOOK, Frame, join
+from engine.facts import BOOK, DEPTH, TRADE, Frame, frame_of, join
 from engine.settings import Instrument, Labels, Matching
 
 UNFINISHED, CROSSED, UNFILLED, TARGET, STOP, TIME = range(6)
@@ -195,3 +195,13 @@ def split(start_ms: np.ndarray, end_ms: np.ndarray, labels: Labels) -> np.ndarra
         low += labels.embargo_ms if k else 0
         part[(start_ms >= low) & (end_ms < high)] = k
     return part
+
+
+def warm() -> None:
+    """Compiles the kernels, or loads them from the cache."""
+    books = np.zeros((2, 4, DEPTH), np.int32)
+    books[:, :, 0] = 100, 9, 101, 1
+    frame = frame_of("WARM", "", 0, 1.0, 1.0, [1, 2, 3], [BOOK, TRADE, BOOK], books, [[100, 1, -1]])
+    one = np.array([1], np.int64)
+    label(stream_of([frame]), 0 * one, one, 100 * one, 99 * one, 101 * one, Instrument(1.0, 1.0, 0, 0, 0, 0, 0), Matching(0, 1.0, True),
+          Labels(1, 1, 0, 0.0, 0.0))
