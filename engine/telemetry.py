@@ -11,13 +11,14 @@ LAST = 50   # entries that the rolling rates look at
 
 
 class Telemetry:
-    """Counts what the Desk heard and said into a meter; `log` takes S4's lines."""
+    """Counts what the Desk heard and said into a meter; `log` takes S4's lines, a run of the same refusal once."""
 
     def __init__(self, meter: m.Meter, log: Callable[[str], object] | None = None, quiet: Iterable[str] = (reasons.BLOCK_LOW_CONFIDENCE,)):
         self.meter, self.log, self.quiet = meter, log or (lambda line: None), frozenset(quiet)
         self.won: dict[str, deque[bool]] = {}
         self.placed: dict[str, deque[str]] = {}
         self.filled: set[str] = set()
+        self.refused: dict[str, str] = {}       # the last reason said of each symbol: a run of the same is one line, and a count
 
     def heard(self, fact) -> None:
         """A fact that the Desk consumed."""
@@ -42,8 +43,10 @@ class Telemetry:
         for out in outs:
             if isinstance(out, Dropped):
                 dropped[out.reason] = dropped.get(out.reason, 0) + 1
-                if out.reason not in self.quiet:
-                    self.log(policy.decision_line(out.scored.signal.symbol, out.reason, out.numbers))
+                symbol = out.scored.signal.symbol
+                if out.reason not in self.quiet and self.refused.get(symbol) != out.reason:
+                    self.refused[symbol] = out.reason
+                    self.log(policy.decision_line(symbol, out.reason, out.numbers))
                     self.log(policy.blocked_line(out.reason, out.numbers))
             elif isinstance(out, Order):
                 self._order(out)
@@ -63,6 +66,7 @@ class Telemetry:
         if order.cause != ENTRY or order.decision is None:
             return
         d = order.decision
+        self.refused.pop(order.symbol, None)
         self.meter.inc(m.DECISIONS_TOTAL, decision=d.decision)
         placed = self.placed.setdefault(order.route, deque(maxlen=LAST))
         placed.append(order.id)

@@ -72,7 +72,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
 
     async def on_candidates(record) -> None:
         batch = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
-        exporter.inc(m.FRAMES_TOTAL, service="ai_scorer")
+        exporter.inc(m.FRAMES_TOTAL, service="ai_scorer", symbol=batch.symbol)
         began = time.perf_counter()
         items = scoring.score(batch.items)
         stage.sent(await worker.send(SIG_SCORED, batch.symbol, encode(ScoredBatch(batch.symbol, batch.session, batch.seq, batch.n, batch.ts_ms,

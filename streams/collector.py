@@ -93,7 +93,7 @@ class Collector:
                         self.opened[symbol])
         self.stage.sent(await self.worker.send(MD_FRAMES, symbol, encode(stamped)))
         self.exporter.inc(m.MARKET_EVENTS_TOTAL, frame.n, symbol=symbol)
-        self.exporter.inc(m.FRAMES_TOTAL, service="collector")
+        self.exporter.inc(m.FRAMES_TOTAL, service="collector", symbol=symbol)
         self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - self.opened[symbol], service="collector")
         if len(self.stage.pending) > 500:
             await self.stage.settle()

@@ -67,7 +67,7 @@ class Risk:
         self.heard_at = time.monotonic()
         fact = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
         if isinstance(fact, Frame):
-            self.exporter.inc(m.FRAMES_TOTAL, service="risk")
+            self.exporter.inc(m.FRAMES_TOTAL, service="risk", symbol=fact.symbol)
         consumed, outs = self.host.take(fact, (record.topic, record.partition, record.offset))
         await self.speak(consumed, outs, getattr(fact, "sent_ms", 0.0))
 

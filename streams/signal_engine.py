@@ -59,7 +59,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
 
     async def on_frame(record) -> None:
         frame = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
-        exporter.inc(m.FRAMES_TOTAL, service="signal_engine")
+        exporter.inc(m.FRAMES_TOTAL, service="signal_engine", symbol=frame.symbol)
         candidates = engines.on(frame)
         if candidates is not None:
             stage.sent(await worker.send(SIG_CANDIDATES, frame.symbol, encode(candidates)))

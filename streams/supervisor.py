@@ -25,7 +25,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
 
     async def on_outcomes(record) -> None:
         outcomes = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
-        exporter.inc(m.FRAMES_TOTAL, service="supervisor")
+        exporter.inc(m.FRAMES_TOTAL, service="supervisor", symbol=outcomes.symbol)
         for o in outcomes.items:
             log.info("%s closed by %s: net %.4f USD (gross %.4f, fees %.4f)", o.id, o.cause, o.net_usd, o.gross_usd, o.fees_usd)
 

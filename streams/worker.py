@@ -82,10 +82,12 @@ class Worker:
         self.background: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self.on_open: list[Callable[[], Awaitable[None]]] = []
+        datadir = settings.folder("data") / "faust" / f"{self.instance}{name}"
+        datadir.mkdir(parents=True, exist_ok=True)
         App = type("App", (faust.App,), {"BootStrategy": NoGroup})
         self.app = App(f"sluice-{self.instance}{name}", broker=f"kafka://{address(settings)}", web_enabled=False,
                        topic_allow_declare=False, worker_redirect_stdouts=False, worker_redirect_stdouts_level="WARNING",
-                       datadir=str(settings.folder("data") / "faust" / f"{self.instance}{name}"))
+                       datadir=str(datadir))
         self.inbox = self.app.channel(maxsize=maxsize)
         worker = self
 
@@ -211,7 +213,7 @@ def source_of(worker: Worker) -> type[Service]:
 def setup_logging() -> None:
     """One line a message, with the wall clock; the level by SLUICE_LOG_LEVEL."""
     logging.basicConfig(level=os.environ.get("SLUICE_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for noisy in ("aiokafka", "faust", "mode", "kafka", "asyncio"):
+    for noisy in ("aiokafka", "faust", "mode", "kafka", "asyncio", "streams"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 

@@ -1,0 +1,102 @@
+"""The closed loop put together from an archive, the registry and the settings: what replay, backtest and benchmarks run."""
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from config.settings import Settings
+from engine.desk import Desk
+from engine.execution.matching import Matching
+from engine.facts import Cancel, Candidate, Dropped, Fill, Frame, Order, Outcome, Report, Scored
+from engine.loop import Road, run
+from engine.scoring.signals import SignalEngine
+from store import archive
+from store.scorer import Scorer
+
+
+def scored_by(scorer: Scorer) -> Callable[[list[Candidate]], list[Scored]]:
+    """A function that scores candidates with this model, in one batch."""
+    def score(candidates: list[Candidate]) -> list[Scored]:
+        rows = np.frombuffer(b"".join(c.features for c in candidates), np.float32).reshape(len(candidates), -1)
+        return [Scored(c, p, scorer.model_id, scorer.tau_entry, scorer.tau_hold) for c, p in zip(candidates, scorer.score(rows).tolist())]
+    return score
+
+
+class Closed:
+    """Desk, signals, scorer and venue over frames; iterate it for (symbol, fact, answers)."""
+
+    def __init__(self, settings: Settings, scorer: Scorer, frames: dict[str, Iterator[Frame]], session: str = "arch", batch: int = 1):
+        self.settings = settings
+        self.desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
+        score = scored_by(scorer)
+        self.roads: dict[str, Road] = {}
+        for symbol, source in frames.items():
+            instrument = settings.instrument(symbol)
+            engine = SignalEngine(symbol, instrument, settings.windows, settings.triggers, settings.regimes)
+            self.roads[symbol] = Road(symbol, source, engine, score, self.desk, Matching(symbol, instrument, settings.matching, session),
+                                      settings.matching.latency_ms, batch)
+
+    def __iter__(self) -> Iterator[tuple[str, object, list]]:
+        return run(self.roads)
+
+    @property
+    def events(self) -> int:
+        """Market events taken so far."""
+        return sum(r.events for r in self.roads.values())
+
+    @property
+    def candidates(self) -> int:
+        """Candidates scored so far."""
+        return sum(r.candidates for r in self.roads.values())
+
+
+def frames_of(root: Path, symbols: list[str], events: int, session: str = "arch", start_ms: int | None = None,
+              end_ms: int | None = None) -> dict[str, Iterator[Frame]]:
+    """Each symbol's frames from an archive."""
+    return {s: archive.read(root, s, events=events, session=session, start_ms=start_ms, end_ms=end_ms) for s in symbols}
+
+
+class Digests:
+    """SHA-256 of a run: `scores` over candidates with their probabilities, `decisions` over everything that the venue and the Desk said.
+
+    Candidates are unique by id and ordered by symbol, time, id; so the same set gives the same digest whatever its road here.
+    """
+
+    def __init__(self) -> None:
+        self._scored: dict[str, tuple[str, int, str, bytes]] = {}
+        self._decisions = hashlib.sha256()
+
+    def scored(self, scored: Scored) -> None:
+        """One scored candidate."""
+        s = scored.signal
+        self._scored[s.id] = (s.symbol, s.ts_ms, s.id, hashlib.sha256(msgspec.msgpack.encode(scored)).digest())
+
+    def step(self, fact, outs: list) -> None:
+        """One fact and what the Desk answered."""
+        if isinstance(fact, Scored):
+            self.scored(fact)
+        elif isinstance(fact, (Report, Fill)):
+            self._decisions.update(msgspec.msgpack.encode(fact))
+        for out in outs:
+            if isinstance(out, (Order, Cancel, Dropped, Outcome)):
+                self._decisions.update(msgspec.msgpack.encode(out))
+
+    @property
+    def decisions(self) -> str:
+        """Of decisions, orders, reports, fills and outcomes in their order."""
+        return self._decisions.hexdigest()
+
+    @property
+    def scores(self) -> str:
+        """Of candidates and scores."""
+        out = hashlib.sha256()
+        for _, _, _, digest in sorted(self._scored.values()):
+            out.update(digest)
+        return out.hexdigest()
+
+    @property
+    def count(self) -> int:
+        """Candidates, unique by id."""
+        return len(self._scored)
