@@ -34,7 +34,8 @@ def _unread(tag: str) -> Any:
 
 
 _HEARD: Any = functools.reduce(operator.or_, map(_unread, (
-    "frame", "candidates", "scored_batch", "market", "approved", "dropped_batch", "outcomes", "tick")), Report | Fill | Reports | Fills | Control)
+    "frame", "candidates", "scored_batch", "market", "approved", "dropped_batch", "outcomes", "tick")),
+    Report | Fill | Reports | Fills | Control)
 _SAID: Any = functools.reduce(operator.or_, map(_unread, (
     "frame", "candidates", "scored_batch", "market", "reports", "fills", "tick")), Approved | DroppedBatch | Outcomes | Control)
 READ = msgspec.msgpack.Decoder(msgspec.defstruct("Read", [("consumed", list[_HEARD]), ("produced", list[_SAID])]))

@@ -1,0 +1,204 @@
+"""Why was this order sent, and what came of it? One order's whole chain, read from the ledger itself.
+
+The index of orders leads to the entry; from there the chain is followed forward until the position is closed, looking only into
+transactions that name one of its orders. What is told was checked against its hash.
+"""
+import difflib
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from engine.facts import (
+    CANCELLED,
+    DONE,
+    REJECTED,
+    Approved,
+    Cancel,
+    Candidate,
+    Decision,
+    Fill,
+    Fills,
+    Order,
+    Outcome,
+    Outcomes,
+    Report,
+    Reports,
+)
+from store import tables
+from store.database import LedgerError, connect, naming, reading
+from store.ledger import DECODER, digest, place_of, rows
+
+NEAREST = 5
+
+
+class UnknownOrder(LookupError):
+    """No chain sent this order; `nearest` are ids that one may have meant."""
+
+    def __init__(self, order_id: str, nearest: Sequence[str]):
+        self.order_id, self.nearest = order_id, list(nearest)
+        near = f"; near it are {', '.join(self.nearest)}" if nearest else "; the ledger has no orders yet"
+        super().__init__(f"{order_id}: no such order in the ledger{near}")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a fact stands in the ledger; `hash` in hex, recomputed and found right."""
+    writer: str
+    seq: int
+    ts_ms: int
+    hash: str
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A fact of the story and its place: an order, a cancel, a report, a fill or the outcome."""
+    at: Place
+    fact: Order | Cancel | Report | Fill | Outcome
+
+
+class Story(msgspec.Struct, frozen=True):
+    """An order's chain. `order` is the one that was asked for, `entry` the order that opened its position, whose decision holds the
+    score and the candidate; `steps` all that followed, in the ledger's order, without repeats."""
+    order: Order
+    entry: Order
+    steps: list[Step]
+
+    @property
+    def decision(self) -> Decision | None:
+        """What was decided, with the score and the candidate inside."""
+        return self.entry.decision
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it is open, and where nothing was filled."""
+        return next((s.fact for s in self.steps if isinstance(s.fact, Outcome)), None)
+
+
+def features_of(candidate: Candidate) -> dict[str, float]:
+    """The candidate's features by name; by number where it was made with another list of features than this version declares."""
+    import numpy as np
+
+    from engine.scoring.features import FEATURES, SCHEMA_HASH
+    values = np.frombuffer(candidate.features, np.float32).tolist()
+    named = candidate.schema_hash == SCHEMA_HASH and len(values) == len(FEATURES)
+    return dict(zip(FEATURES if named else [f"feature {i}" for i in range(len(values))], values))
+
+
+def why(url: str, order_id: str) -> Story:
+    """The story of an order id, or of the entry of a decision or candidate id; `UnknownOrder` where no chain sent it."""
+    engine = connect(url, create=False)
+    try:
+        with naming(url):
+            for meant in dict.fromkeys((order_id, f"E-{order_id}", f"E-{order_id.removeprefix('D-')}")):
+                if place := place_of(engine, meant):
+                    return _follow(engine, meant, *place)
+            raise UnknownOrder(order_id, nearest(engine, order_id))
+    finally:
+        engine.dispose()
+
+
+def refused(url: str, decision_id: str) -> dict | None:
+    """The row of a refusal, by decision or candidate id; None where there is none in the projections."""
+    engine = connect(url, create=False)
+    t = tables.decisions
+    try:
+        with naming(url), reading(engine) as connection:
+            row = connection.execute(sa.select(t).where(t.c.id.in_([decision_id, f"D-{decision_id}"]), t.c.allowed.is_(False))).first()
+            return dict(row._mapping) if row else None
+    finally:
+        engine.dispose()
+
+
+def nearest(engine: sa.Engine, order_id: str, most: int = NEAREST) -> list[str]:
+    """Known ids that look most like this one, from its neighbours in the index."""
+    t = tables.order_index
+    with reading(engine) as connection:
+        found = {i for like in (order_id, f"E-{order_id.removeprefix('D-')}") for wanted in (
+                     sa.select(t.c.order_id).where(t.c.order_id >= like).order_by(t.c.order_id).limit(20),
+                     sa.select(t.c.order_id).where(t.c.order_id < like).order_by(t.c.order_id.desc()).limit(20))
+                 for i in connection.scalars(wanted)}
+    return difflib.get_close_matches(order_id, sorted(found), most, 0.0)
+
+
+def _follow(engine: sa.Engine, order_id: str, writer: str, seq: int) -> Story:
+    order = _sent(engine, order_id, writer, seq)
+    entry_place = place_of(engine, order.entry_id)
+    if entry_place is None:
+        raise LedgerError(f"{order_id}: its entry {order.entry_id} is not in the index; run python -m scripts.verify_ledger")
+    entry = _sent(engine, order.entry_id, *entry_place)
+    tail = _Tail(entry.id)
+    for row in rows(engine, writer, entry_place[1] - 1):
+        blob = bytes(row.blob)
+        if tail.names(blob):
+            tail.read(Place(writer, row.seq, row.ts_ms, _checked(row, writer).hex()), blob)
+            if tail.over:
+                break
+    return Story(order, entry, tail.steps)
+
+
+def _checked(row: sa.Row, writer: str) -> bytes:
+    hashed = digest(bytes(row.prev_hash), writer, row.seq, row.ts_ms, row.kind, bytes(row.blob))
+    if hashed != bytes(row.hash):
+        raise LedgerError(f"{writer}/{row.seq}: the row is not what was written; run python -m scripts.verify_ledger")
+    return hashed
+
+
+def _sent(engine: sa.Engine, order_id: str, writer: str, seq: int) -> Order:
+    for row in rows(engine, writer, seq - 1, seq):
+        _checked(row, writer)
+        for said in DECODER.decode(bytes(row.blob)).produced:
+            for order in said.orders if isinstance(said, Approved) else ():
+                if order.id == order_id:
+                    return order
+    raise LedgerError(f"{order_id}: the index says {writer}/{seq}, which did not send it; run python -m scripts.verify_ledger")
+
+
+class _Tail:
+    """What followed an entry, gathered row by row."""
+
+    def __init__(self, entry_id: str):
+        self.entry_id, self.ids, self.steps = entry_id, {entry_id: entry_id.encode()}, list[Step]()
+        self.seen: set = set()
+        self.ended: dict[str, float] = {}       # filled quantity that an order's last report speaks of
+        self.filled: dict[str, float] = {}
+        self.closed = False
+
+    def names(self, blob: bytes) -> bool:
+        """Whether the bytes speak of one of the orders: far cheaper than to decode them. Exits name their entry, by its id."""
+        return any(known in blob for known in self.ids.values())
+
+    @property
+    def over(self) -> bool:
+        """The position is closed, or its entry ended with nothing filled: nothing more can follow."""
+        unfilled = self.entry_id in self.ended and not self.ended[self.entry_id] and not self.filled.get(self.entry_id)
+        return self.closed or unfilled
+
+    def read(self, at: Place, blob: bytes) -> None:
+        entry = DECODER.decode(blob)
+        for fact in entry.consumed:
+            for one in fact.items if isinstance(fact, (Reports, Fills)) else [fact]:
+                if isinstance(one, (Report, Fill)) and one.order_id in self.ids:
+                    self.add(at, one, one.id if isinstance(one, Fill) else one)
+        for said in entry.produced:
+            if isinstance(said, Approved):
+                for order in said.orders:
+                    if order.entry_id == self.entry_id:
+                        self.ids[order.id] = order.id.encode()
+                        self.add(at, order, order.id)
+                for cancel in said.cancels:
+                    if cancel.order_id in self.ids:
+                        self.add(at, cancel, cancel)
+            elif isinstance(said, Outcomes):
+                for outcome in said.items:
+                    if outcome.id == self.entry_id:
+                        self.add(at, outcome, "outcome")
+                        self.closed = True
+
+    def add(self, at: Place, fact, key) -> None:
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        self.steps.append(Step(at, fact))
+        if isinstance(fact, Fill):
+            self.filled[fact.order_id] = self.filled.get(fact.order_id, 0.0) + fact.qty
+        elif isinstance(fact, Report) and fact.status in (REJECTED, CANCELLED, DONE):
+            self.ended[fact.order_id] = fact.filled
