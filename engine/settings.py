@@ -186,7 +186,6 @@ class MarketModel(Struct, frozen=True):
     alpha_tau_s: Positive
     drift: NonNegative
     tilt: NonNegative
-    tell: NonNegative
     sticky_bps: NonNegative
     follow: Fraction
     spread_ticks: NonNegative

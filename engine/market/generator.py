@@ -15,7 +15,7 @@ SIZES = 10                      # bids from here, then asks
 WIDTH = SIZES + 2 * LEVELS
 # parameters, all in ticks, lots and seconds
 (BOOK_RATE, ORDER_RATE, FAST_TAU, SLOW_TAU, FAST_VOL, SLOW_VOL, ALPHA_TAU, DRIFT, TILT, JUMP_RATE, JUMP_SIZE, LAG, STICKY, SPREAD,
- SPREAD_VOL, FOLLOW, SNIPE, LEAN, PERSIST, EXCITE, HEAT_TAU, PRINTS, OCCUPIED, GROWTH, REFRESH, IMPACT, NOISE) = range(27)
+ SPREAD_VOL, FOLLOW, SNIPE, LEAN, PERSIST, EXCITE, HEAT_TAU, PRINTS, OCCUPIED, GROWTH, REFRESH, IMPACT, TOXIC) = range(27)
 REGIMES = 27                    # then for each of three regimes: sigma, rate of leaving, share of trades, shares of where to
 REGIME_WIDTH = 5
 PARAMETERS = REGIMES + 3 * REGIME_WIDTH
@@ -84,11 +84,11 @@ def advance_touch(s: np.ndarray, side: int, steps: int, p: np.ndarray, tables: n
 @njit(cache=True)
 def quote(s: np.ndarray, p: np.ndarray, tables: np.ndarray, bits: np.ndarray, sigma: float) -> None:
     """The book answers: quotes follow the efficient price some way, gaps close, sizes change."""
-    lean_bid = np.exp(p[TILT] * s[ALPHA])
-    lean_ask = 1.0 / lean_bid
     mid = 0.5 * (s[BID] + s[ASK])
     off = s[PRICE] - mid
     spread = s[ASK] - s[BID]
+    lean_bid = np.exp(p[TILT] * s[ALPHA])
+    lean_ask = 1.0 / lean_bid
     wanted = 1.0 + np.floor(-np.log(uniform(bits)) * (p[SPREAD] + p[SPREAD_VOL] * sigma))
     if abs(off) > p[STICKY] + 0.5 * spread or spread > wanted + 1.0:
         middle = mid + (p[FOLLOW] * off if abs(off) > p[STICKY] + 0.5 * spread else 0.0)
@@ -202,7 +202,7 @@ def generate(s: np.ndarray, bits: np.ndarray, p: np.ndarray, tables: np.ndarray,
             n, nb = n + 1, nb + 1
         else:
             gap = (s[PRICE] - 0.5 * (s[BID] + s[ASK])) / (p[r] * p[LAG])
-            pull = p[LEAN] * s[ALPHA] + p[PERSIST] * s[SIGN] + p[NOISE] * gap
+            pull = p[LEAN] * s[ALPHA] + p[PERSIST] * s[SIGN] + p[TOXIC] * gap
             buys = uniform(bits) < 1.0 / (1.0 + np.exp(-pull))
             made = strike(s, p, tables, bits, buys, sigma, trades, nt, room - 1)
             for i in range(made):
