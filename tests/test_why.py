@@ -1,0 +1,148 @@
+"""Why was this order sent? The whole chain from the ledger, by command and as data. On SQLite and on PostgreSQL."""
+import json
+
+import msgspec
+import pytest
+
+from engine import reasons
+from engine.facts import ACCEPTED, CANCELLED, DONE, Cancel, Control, Fill, Order, Outcome, Outcomes, Report
+from engine.scoring.features import FEATURES
+from scripts import verify_ledger
+from scripts import why as command
+from store import tables
+from store.database import LedgerError
+from store.ledger import Ledger
+from store.projections import Projector
+from store.why import UnknownOrder, features_of, why
+from tests.ledgers import BACKENDS, T0, dropped, entry, fill, fresh, hand, market, outcome, refusal, report, said, way_out
+
+BOUGHT, OTHER, TAKEN_BACK, WAITING = entry(1), entry(50), entry(60), entry(70)
+EXIT = way_out(BOUGHT, 1, BOUGHT.ts_ms + 4000)
+CANCEL = Cancel(TAKEN_BACK.id, "BTCUSDT", T0 + 700, reasons.REQUESTED)
+
+
+@pytest.fixture(params=BACKENDS)
+def url(request, tmp_path):
+    """A closed trade in nine transactions among others, an entry that was taken back, one that waits, and a refusal."""
+    url = fresh(request.param, tmp_path)
+    with Ledger(url, "risk") as ledger:
+        for consumed, produced in (
+                ([market(1)], [said(BOUGHT)]), ([market(2)], []), ([report(BOUGHT, ACCEPTED, 1)], [said(OTHER)]),
+                ([fill(BOUGHT, 1, 0.005, 2), fill(OTHER, 1, 0.01, 3)], []),
+                ([fill(BOUGHT, 2, 0.005, 4), fill(BOUGHT, 1, 0.005, 2)], [said(EXIT)]),
+                ([report(EXIT, ACCEPTED, 5)], [dropped(refusal(9))]), ([fill(EXIT, 1, 0.01, 6), report(EXIT, DONE, 6, 0.01)], []),
+                ([market(3)], [Outcomes("BTCUSDT", "s1", [outcome(BOUGHT, 0.42), outcome(OTHER, -1)])]),
+                ([report(BOUGHT, ACCEPTED, 99)], [said(TAKEN_BACK)]),
+                ([Control("c", "KILL", "op", "drill", 1, T0)], [said(WAITING), msgspec.structs.replace(said(), cancels=[CANCEL])]),
+                ([report(TAKEN_BACK, CANCELLED, 8)], []), ([report(TAKEN_BACK, ACCEPTED, 7)], [])):
+            ledger.commit(T0, consumed, produced, {})
+    return url
+
+
+def kinds(story) -> list[str]:
+    return [type(s.fact).__name__ + getattr(s.fact, "status", "") for s in story.steps]
+
+
+def test_the_story_of_an_entry_is_told_from_the_candidate_to_the_outcome(url):
+    story = why(url, BOUGHT.id)
+    assert story.order == story.entry == BOUGHT
+    assert story.decision.scored.p == 0.82 and story.decision.scored.signal.id in BOUGHT.id
+    assert kinds(story) == ["Order", "Reportaccepted", "Fill", "Fill", "Order", "Reportaccepted", "Fill", "Reportfilled", "Outcome"]
+    assert [s.at.seq for s in story.steps] == [1, 3, 4, 5, 5, 6, 7, 7, 8]
+    assert story.outcome.net_usd == 0.42
+    assert {s.fact.symbol for s in story.steps} == {"BTCUSDT"} and all(len(s.at.hash) == 64 for s in story.steps)
+
+
+def test_the_story_of_an_exit_is_that_of_its_entry(url):
+    story = why(url, EXIT.id)
+    assert (story.order, story.entry, story.outcome.id) == (EXIT, BOUGHT, BOUGHT.id)
+    assert kinds(story) == kinds(why(url, BOUGHT.id))
+
+
+def test_an_entry_that_was_taken_back_ends_with_its_cancel(url):
+    story = why(url, TAKEN_BACK.id)
+    assert kinds(story) == ["Order", "Cancel", "Reportcancelled"] and story.outcome is None
+
+
+def test_an_order_that_waits_has_no_end_yet(url):
+    assert kinds(why(url, WAITING.id)) == ["Order"]
+
+
+@pytest.mark.parametrize("alias", [BOUGHT.id[2:], BOUGHT.decision.id])
+def test_the_candidates_and_the_decisions_id_lead_there_too(url, alias):
+    assert why(url, alias).entry == BOUGHT
+
+
+def test_an_unknown_id_names_the_nearest(url):
+    with pytest.raises(UnknownOrder) as caught:
+        why(url, BOUGHT.id.replace("-B", "-S"))
+    assert caught.value.nearest[0] == BOUGHT.id
+
+
+def test_features_have_their_names_where_the_list_is_the_one_they_were_made_with():
+    signal = BOUGHT.decision.scored.signal
+    assert list(features_of(signal)) == list(FEATURES)
+    other = msgspec.structs.replace(signal, schema_hash="another list", features=signal.features[:8])
+    assert features_of(other) == {"feature 0": 1.0, "feature 1": 1.0}
+
+
+def test_a_story_is_not_told_from_an_edited_row(url):
+    with hand(url) as connection:
+        connection.execute(tables.ledger.update().where(tables.ledger.c.seq == 4).values(ts_ms=1))
+    with pytest.raises(LedgerError, match="risk/4: the row is not what was written"):
+        why(url, BOUGHT.id)
+
+
+# the commands
+
+def test_the_command_prints_the_chain(url, capsys):
+    assert command.main([EXIT.id, "--ledger", url]) == 0
+    out = capsys.readouterr().out
+    for words in (EXIT.id, BOUGHT.id, "p 0.8200 by 2026-01-06-a1", reasons.ALLOW_NEW_ENTRY, "bound by kelly", "microprice_velocity",
+                  "order sent", "venue: accepted", "fill", "net +0.4200 USD", "risk/8", why(url, BOUGHT.id).steps[-1].at.hash[:12]):
+        assert words in out, words
+
+
+def test_the_command_speaks_json(url, capsys):
+    assert command.main([BOUGHT.id, "--ledger", url, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["outcome"]["net_usd"] == 0.42 and told["features"][FEATURES[0]] == 1.0
+    assert [s["at"]["seq"] for s in told["steps"]] == [1, 3, 4, 5, 5, 6, 7, 7, 8]
+
+
+def test_the_command_says_what_it_does_not_know_and_what_is_near(url, capsys):
+    assert command.main(["E-nothing", "--ledger", url]) == 1
+    error = capsys.readouterr().err
+    assert "E-nothing: no such order" in error and "near it are E-BTCUSDT" in error
+
+
+def test_a_refused_candidate_is_answered_with_its_reason(url, capsys):
+    projector = Projector(url)
+    projector.run_once()
+    projector.close()
+    assert command.main([refusal(9).scored.signal.id, "--ledger", url]) == 0
+    assert f"no order was sent: {reasons.BLOCK_COOLDOWN} (BTCUSDT: 120s < 300s)" in capsys.readouterr().out
+
+
+def test_the_verifying_command_says_whole_with_heads_that_serve_as_anchors(url, capsys):
+    assert verify_ledger.main(["--ledger", url]) == 0
+    out = capsys.readouterr().out
+    assert "whole; 12 records" in out and "records/s" in out
+    head = next(line.removeprefix("head ") for line in out.splitlines() if line.startswith("head "))
+    assert head.startswith("risk=12:") and verify_ledger.main(["--ledger", url, "--anchor", head]) == 0
+    with hand(url) as connection:
+        connection.execute(tables.ledger.update().where(tables.ledger.c.seq == 4).values(blob=b"?"))
+    capsys.readouterr()
+    assert verify_ledger.main(["--ledger", url]) == 1
+    assert "risk/4 ledger: edited or swapped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("main", [verify_ledger.main, lambda argv: command.main(["E-x", *argv])])
+def test_a_ledger_that_is_not_there_is_said_in_one_line(main, tmp_path, capsys):
+    assert main(["--ledger", f"sqlite:///{tmp_path}/none.db"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_steps_are_orders_cancels_reports_fills_and_outcomes(url):
+    seen = {type(s.fact) for i in (BOUGHT, TAKEN_BACK) for s in why(url, i.id).steps}
+    assert seen == {Order, Cancel, Report, Fill, Outcome}
