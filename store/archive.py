@@ -190,7 +190,7 @@ def sidecar(path: Path) -> dict:
     except (OSError, ValueError) as error:
         raise ArchiveError(f"{side}: not a readable sidecar ({error})") from None
     if not isinstance(said, dict) or said.get("schema_ver") != SCHEMA_VER:
-        raise ArchiveError(f"{side}: schema_ver: {said.get('schema_ver') if isinstance(said, dict) else said!r}, expected {SCHEMA_VER}")
+        raise ArchiveError(f"{side}: schema_ver: {said.get('schema_ver') if isinstance(said, dict) else 'missing'}, expected {SCHEMA_VER}")
     missing = [k for k in SAID if k not in said]
     if missing:
         raise ArchiveError(f"{side}: {', '.join(missing)}: missing")

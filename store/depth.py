@@ -62,3 +62,20 @@ def rebuild(first, snapshot, side, price, size, books):
                 at = n[s] - 1 - level
                 books[m, 2 * s, level] = 0 if at < 0 else prices[s, at] if s == 0 else -prices[s, at]
                 books[m, 2 * s + 1, level] = 0 if at < 0 else sizes[s, at]
+
+
+@njit(cache=True)
+def overlay(full, last, touch, books):
+    """The touch of a moment over the levels of the last full book that lie behind it: `books` int64[m, 4, DEPTH].
+
+    `last` int64[m]: index into `full` (int64[k, 4, DEPTH]); `touch` int64[m, 4]: bid, its size, ask, its size.
+    """
+    for m in range(len(last)):
+        for s in range(2):
+            row, to = 2 * s, 1
+            books[m, row, 0], books[m, row + 1, 0] = touch[m, row], touch[m, row + 1]
+            for level in range(DEPTH):
+                price = full[last[m], row, level]
+                if to < DEPTH and price > 0 and (price < touch[m, row] if s == 0 else price > touch[m, row]):
+                    books[m, row, to], books[m, row + 1, to] = price, full[last[m], row + 1, level]
+                    to += 1

@@ -19,11 +19,11 @@ import numpy as np
 from config.settings import ROOT, Settings, fingerprint
 from config.settings import load as load_settings
 from engine.facts import BOOK
-from engine.market.repair import Cleaner, Counts, Raw
+from engine.market.repair import Cleaner, Counts, Raw, orderly
 from store import archive, recorded
 from store.recorded import RecordingError
 
-VERSION = 1             # of the importers: another one reads the recordings anew
+VERSION = 2             # of the importers: another one reads the recordings anew
 MARKER = "import.json"
 RECORDINGS = Path("..") / "shared" / "data" / "book_trades"
 
@@ -95,8 +95,9 @@ def open_recording(name_or_path: str | Path, cache_root: Path, settings: Setting
     path = Path(name_or_path).expanduser()
     if path.is_dir() and (have := archive.symbols(path)):
         return path, have
+    folder: Path | None = path
     if path.is_dir():
-        kind, day, folder, name = recognised(path), "", path, path.resolve().name
+        kind, day, name = recognised(path), "", path.resolve().name
     else:
         kind, day = parse(str(name_or_path))
         name, base = str(name_or_path), recordings_folder()
@@ -211,7 +212,7 @@ def hours(raw: Raw) -> Iterator[Raw]:
     """Raw events in pieces of an hour, so that each file's account is its own."""
     if not len(raw.ts):
         return
-    late = np.maximum.accumulate(raw.ts) // archive.HOUR_MS
+    late = orderly(raw.ts) // archive.HOUR_MS
     edges = [0, *(np.flatnonzero(np.diff(late)) + 1).tolist(), len(late)]
     books = np.concatenate(([0], np.cumsum(raw.kind == BOOK)))
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from engine.facts import BOOK, DEPTH, TRADE
-from engine.market.repair import Raw, book_units, code, trade_units
+from engine.market.repair import Raw, book_units, code, orderly, trade_units
 from engine.settings import Instrument
-from store.depth import rebuild
+from store.depth import overlay, rebuild
 
 INTEGER, NUMBER, TEXT, FLAG = "a whole number", "a number", "text", "a flag"
 IS: dict[str, Callable[[pa.DataType], bool]] = {
@@ -48,6 +48,11 @@ class Stream(NamedTuple):
     received: np.ndarray
     bad: np.ndarray
     off: np.ndarray
+
+    def behind(self, first: int) -> "Stream":
+        """Without its first events."""
+        return Stream(self.ts[first:], self.rows[first:], None if self.ids is None else self.ids[first:], self.received[first:],
+                      self.bad[first:], self.off[first:])
 
 
 Instruments = Callable[[str], Instrument]
@@ -97,8 +102,7 @@ def merged(books: Stream, trades: Stream) -> Raw:
 
     What comes late within its stream stays where it came, so that the cleaner sees and counts it.
     """
-    late = np.concatenate([np.maximum.accumulate(s.ts) if len(s.ts) else s.ts for s in (trades, books)])
-    order = np.argsort(late, kind="stable")
+    order = np.argsort(np.concatenate([orderly(trades.ts), orderly(books.ts)]), kind="stable")
 
     def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.concatenate([a, b])[order]
@@ -125,11 +129,36 @@ def standx(folder: Path, day: str, instruments: Instruments) -> Iterator[Part]:
 
 
 def hyperliquid(folder: Path, day: str, instruments: Instruments) -> Iterator[Part]:
-    """Hyperliquid: full books every half second and every print, as floats."""
+    """Hyperliquid: full books every half second, the touch at each change between them, and every print; as floats."""
     for symbol, path in found(folder, r"([A-Z]+)_book20\.parquet").items():
         i = instruments(symbol)
-        yield Part(symbol, merged(book_stream(path, i, 1, 1, "ts_recv_us", 1000),
+        books = book_stream(path, i, 1, 1, "ts_recv_us", 1000)
+        touches = folder / f"{symbol}_bbo.parquet"
+        yield Part(symbol, merged(between(books, touches, i) if touches.exists() else books,
                                   trade_stream(folder / f"{symbol}_trades.parquet", i, 1, 1, "ts_recv_us", 1000)))
+
+
+def between(full: Stream, path: Path, instrument: Instrument) -> Stream:
+    """Full books and, between them, the touch (a bid row and an ask row a time) over the last full book's levels behind it."""
+    got, _ = columns(path, ts_exch_ms=INTEGER, ts_recv_us=INTEGER, side=INTEGER, px=NUMBER, qty=NUMBER)
+    ts, side = got["ts_exch_ms"], got["side"]
+    if len(ts) % 2 or (ts[::2] != ts[1::2]).any() or (side[::2] != 1).any() or (side[1::2] != -1).any():
+        raise RecordingError(f"{path}: a bid row (side 1) and an ask row (side -1) were expected for each time")
+    levels = np.zeros((len(ts) // 2, 4, DEPTH))
+    for row, name in enumerate(("px", "qty")):
+        levels[:, row, 0], levels[:, row + 2, 0] = got[name][::2], got[name][1::2]
+    touch, bad, off = book_units(levels, 1, 1, instrument)
+    known = orderly(full.ts)
+    last = np.searchsorted(known, ts[::2], side="right") - 1
+    new = np.flatnonzero((last >= 0) & (known[last] < ts[::2]))        # at a full book's own time, that says it all
+    books = np.zeros((len(new), 4, DEPTH), np.int64)
+    overlay(np.ascontiguousarray(full.rows), last[new], np.ascontiguousarray(touch[new, :, 0]), books)
+    order = np.argsort(np.concatenate([known, orderly(ts[::2][new])]), kind="stable")
+
+    def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.concatenate([a, b])[order]
+    return Stream(both(full.ts, ts[::2][new]), both(full.rows, books), None, both(full.received, got["ts_recv_us"][::2][new] // 1000),
+                  both(full.bad, bad[new] | full.bad[last[new]]), both(full.off, off[new] | full.off[last[new]]))
 
 
 def binance_um_spot(folder: Path, day: str, instruments: Instruments) -> Iterator[Part]:
@@ -154,7 +183,7 @@ def binance_um(folder: Path, day: str, instruments: Instruments) -> Iterator[Par
         books, updates, breaks = diffs(path, i)
         touches = folder / f"{stem}_bbo.parquet"
         first, checks = complete(books, updates, touches, i) if touches.exists() else (plausible(books.rows), {})
-        books = Stream(*(None if c is None else c[first:] for c in books))
+        books = books.behind(first)
         got, said = columns(folder / f"{stem}_trades.parquet", ts_local_ns=INTEGER, ts_trade_ms=INTEGER, trade_id=INTEGER, px=NUMBER,
                             qty=NUMBER, buyer_is_maker=FLAG, kind=TEXT)
         rows, bad, off = trade_units(got["px"], got["qty"], np.where(got["buyer_is_maker"], -1, 1), said["px_tick"], said["qty_step"], i)
@@ -199,7 +228,7 @@ def diffs(path: Path, instrument: Instrument) -> tuple[Stream, np.ndarray, int]:
     first = int(np.argmax(snap[turn] != 0)) if snap.any() else 0
     books, bad, off = book_units(out, said["px_tick"], said["qty_step"], instrument)
     stream = Stream(got["ts_txn_ms"][turn], books, None, got["ts_local_ns"][turn] // 1_000_000, bad, off)
-    return Stream(*(None if c is None else c[first:] for c in stream)), u[turn][first:], breaks
+    return stream.behind(first), u[turn][first:], breaks
 
 
 def complete(books: Stream, updates: np.ndarray, path: Path, instrument: Instrument) -> tuple[int, dict[str, int]]:

@@ -163,6 +163,15 @@ def trade_units(prices: np.ndarray, sizes: np.ndarray, aggressor, price_step: fl
     return out, unreal(prices) | unreal(sizes), (rounded * sieve.OFF_TICK | cut * sieve.OFF_LOT).astype(np.uint8)
 
 
+def orderly(ts: np.ndarray) -> np.ndarray:
+    """Where each event of a stream stands in time: what came late, or at no possible time, stands where it came.
+
+    >>> orderly(np.array([5, 7, 6, 10**18, 8]))
+    array([5, 7, 7, 7, 8])
+    """
+    return np.maximum.accumulate(np.where((ts >= 0) & (ts < sieve.NO_TIME_MS), ts, 0)) if len(ts) else np.asarray(ts, np.int64)
+
+
 def unreal(values: np.ndarray) -> np.ndarray:
     """uint8[n]: `code("non_finite")` where any number of the row is NaN or infinite, else 0."""
     values = np.asarray(values)

@@ -7,6 +7,7 @@ from engine.metrics import BAD_TICKS, REPAIRS
 
 OFF_TICK, OFF_LOT = 1, 2            # bits of Raw.off
 REMEMBERED = 1024                   # trade ids in which a repeat is looked for
+NO_TIME_MS = 4_102_444_800_000      # the year 2100: a later time is another unit, not a later event
 STATE = 10
 # what the state remembers: any event yet, its time; touch and its time; last print, its side; next place in the ring of ids
 SEEN, LAST, HAVE_TOUCH, TOUCH_MS, BID, ASK, PRINT, SIDE, RING, BOOK_MS = range(10)
@@ -87,6 +88,8 @@ def sift(ts, kind, books, trades, ids, received, bad, off, off_market_bps, gap_m
             elif why < 0 and (price > MAX_INT32 or size > MAX_INT32):
                 why = OVERFLOW
             t += 1
+        if why < 0 and not 0 <= ts[i] < NO_TIME_MS:
+            why = OVERFLOW
         if why < 0 and state[SEEN] and ts[i] < state[LAST]:
             why = UNORDERED
         if why < 0 and is_book and state[HAVE_TOUCH] and state[BOOK_MS] == ts[i]:
