@@ -23,7 +23,7 @@ import psutil
 import yaml
 from rich.console import Console
 
-from config.settings import ROOT, ConfigError, Settings, load
+from config.settings import ROOT, Settings, load
 from config.where import said
 from engine import metrics as m
 from scripts import _vitals as vitals
@@ -283,7 +283,8 @@ def main(argv: list[str] | None = None) -> int:
     settings, env = configured(dict(os.environ))
     faults = port_faults(ports_of(settings, args.desk_only))
     if faults:
-        raise ConfigError(faults)
+        print("\n".join(["demo: nothing was started", *(f"  {f}" for f in faults)]), file=sys.stderr)
+        return 1
     os.environ.update(env)
     demo, status = Demo(settings, environment(settings), args, console), 0
     for sig in (signal.SIGINT, signal.SIGTERM):
