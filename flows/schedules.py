@@ -4,6 +4,7 @@ Crons stand in `schedules` of the configuration. A flow finds by itself what its
 while nothing served is made up for by the next one. `--list` prints what would be served.
 """
 import argparse
+from typing import Any
 
 from config import settings as config
 from flows.train import train_model
@@ -30,9 +31,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from prefect import serve
     from prefect.client.schemas.schedules import CronSchedule
-    serve(*(flow.to_deployment(flow.name.replace("_", "-"), description=why, tags=["sluice"], parameters={"overrides": args.config},
-                               schedules=[CronSchedule(cron=cron, timezone="UTC")] if (cron := crons.get(flow.name)) else None)
-            for flow, why in DEPLOYMENTS), pause_on_shutdown=False, limit=1)
+    deployments: list[Any] = [
+        flow.to_deployment(flow.name.replace("_", "-"), description=why, tags=["sluice"], parameters={"overrides": args.config},
+                           schedules=[CronSchedule(cron=cron, timezone="UTC")] if (cron := crons.get(flow.name)) else None)
+        for flow, why in DEPLOYMENTS]
+    serve(*deployments, pause_on_shutdown=False, limit=1)
     return 0
 
 

@@ -68,7 +68,8 @@ def label_symbol(frames: Iterator[Frame], symbol: str, settings: Settings) -> pa
     c = Columns(*(np.concatenate(parts) for parts in zip(*found)))
     stream = l.stream_of(taken)
     del taken, found
-    out = l.label(stream, c.event, c.side, *c.ticks.T, instrument, settings.matching, settings.labels)
+    entry, stop, target = c.ticks.T
+    out = l.label(stream, c.event, c.side, entry, stop, target, instrument, settings.matching, settings.labels)
     columns: dict[str, object] = {
         "symbol": pa.array([symbol] * len(c.event)), "ts_ms": c.ts_ms, "side": c.side,
         "regime": np.array(regime.NAMES, object)[c.regime], "kind": out.kind, "y": out.y, "net_bps": out.net_bps,

@@ -65,7 +65,7 @@ def to_onnx(booster: lgb.Booster, props: dict[str, str]) -> bytes:
         warnings.simplefilter("ignore")
         from onnxmltools import convert_lightgbm
         from onnxmltools.convert.common.data_types import FloatTensorType
-        model = convert_lightgbm(booster, initial_types=[("input", FloatTensorType([None, booster.num_feature()]))], zipmap=False,
+        model = convert_lightgbm(booster, "sluice", [("input", FloatTensorType([None, booster.num_feature()]))], zipmap=False,
                                  target_opset=15)
     for output in model.graph.output:
         output.type.tensor_type.shape.dim[0].ClearField("dim_value")

@@ -82,7 +82,7 @@ def fit(rows: Rows, training: Training) -> lgb.Booster:
     params = parameters(training)
     data = lgb.Dataset(rows.x[train], rows.y[train], feature_name=list(FEATURES), params=params, free_raw_data=False)
     check = lgb.Dataset(rows.x[tune], rows.y[tune], reference=data)
-    stop = [lgb.early_stopping(training.early_stopping, verbose=False)] if training.early_stopping else []
+    stop: list[Any] = [lgb.early_stopping(training.early_stopping, verbose=False)] if training.early_stopping else []
     return lgb.train(params, data, training.trees, valid_sets=[check], callbacks=stop)
 
 

@@ -65,9 +65,10 @@ def label(stream: Stream, event: np.ndarray, sign: np.ndarray, entry: np.ndarray
     m = len(event)
     out = Outcomes(np.zeros(m, np.int8), np.zeros(m, np.int8), np.full(m, np.nan), np.full((m, len(MARKOUTS_MS)), np.nan, np.float32),
                    np.full(m, -1, np.int64), np.zeros(m, np.int64))
-    columns = [np.ascontiguousarray(a, np.int64) for a in (event, sign, entry, stop, target)]
-    _label(*stream, *columns, rules.latency_ms, rules.queue_ahead, rules.through_fills, labels.fill_within_ms, labels.horizon_ms,
-           instrument.maker_fee, instrument.taker_fee, np.array(MARKOUTS_MS, np.int64), *out)
+    events, signs, entries, stops, targets = (np.ascontiguousarray(a, np.int64) for a in (event, sign, entry, stop, target))
+    _label(stream.ts, stream.kind, stream.books, stream.trades, stream.book_at, events, signs, entries, stops, targets,
+           rules.latency_ms, rules.queue_ahead, rules.through_fills, labels.fill_within_ms, labels.horizon_ms, instrument.maker_fee,
+           instrument.taker_fee, np.array(MARKOUTS_MS, np.int64), out.kind, out.y, out.net_bps, out.markouts, out.fill_ms, out.end_ms)
     return out
 
 
