@@ -1,0 +1,38 @@
+"""The training as Prefect runs it: every step a task of one flow run, and the card among its artifacts."""
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.xdist_group("prefect")
+def test_a_flow_run_trains_and_leaves_the_card(tmp_path: Path):
+    from prefect.artifacts import Artifact
+    from prefect.testing.utilities import prefect_test_harness
+
+    from flows.train import train_model
+    (tmp_path / "small.yaml").write_text(
+        "training: {simulated_hours: 0.5, min_rows: 300, trees: 10, leaves: 7}\nlabels: {embargo_ms: 5000}\n"
+        f"paths: {{data: {tmp_path / 'data'}, models: {tmp_path / 'models'}, recordings: ''}}\n")
+    with prefect_test_harness(server_startup_timeout=180):
+        first = train_model(symbols=["BTCUSDT", "SOLUSDT"], overrides=[str(tmp_path / "small.yaml")])
+        again = train_model(symbols=["BTCUSDT", "SOLUSDT"], overrides=[str(tmp_path / "small.yaml")])
+        card = Artifact.get("model-card")
+    assert first["new"]
+    assert first["promoted"] == f"promoted {first['model_id']} -> active"
+    assert again == {"model_id": first["model_id"], "new": False, "promoted": ""}
+    assert first["model_id"] in card.data
+    assert (tmp_path / "models" / "latest" / "model_card.md").read_text() == card.data
+
+
+def test_every_deployment_has_a_schedule_or_says_by_hand(capsys):
+    from flows.schedules import DEPLOYMENTS, main
+    assert main(["--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(DEPLOYMENTS)
+
+
+def test_a_schedule_for_no_flow_is_refused(tmp_path: Path):
+    from config.settings import ConfigError
+    from flows.schedules import main
+    (tmp_path / "wrong.yaml").write_text("schedules: {train_modle: '* * * * *'}\n")
+    with pytest.raises(ConfigError, match=r"schedules\.train_modle: no such flow"):
+        main(["--list", "--config", str(tmp_path / "wrong.yaml")])
