@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import numpy as np
 
-from engine.facts import Frame, join
+from engine.facts import BOOK, Frame, join
 from engine.market.simulator import Simulator
 from engine.market.stylised import figures, thinned
 from engine.settings import Instrument, MarketModel
@@ -73,3 +73,26 @@ def search(model: MarketModel, loss: Callable[[MarketModel], float], rounds: int
                     yield model, best
                     break
         step = step if found else step**0.5
+
+
+# simulated symbol: the recording and its symbol that it is fitted to
+SOURCES = {"BTCUSDT": ("standx", "BTCUSD"), "ETHUSDT": ("hyperliquid", "ETH"), "SOLUSDT": ("hyperliquid", "SOL")}
+
+
+def cadence(frame: Frame) -> int:
+    """Median ms between books."""
+    at = frame.times[frame.kinds == BOOK]
+    return max(1, int(np.median(np.diff(at))))
+
+
+def measured(frame: Frame) -> dict[str, float]:
+    """The parameters that a recording gives without a search: print sizes, and sizes at the touch and behind it, in thousand USD."""
+    books, trades = frame.book_rows, frame.trade_rows
+    kusd = frame.tick * frame.lot / 1000
+    prints = np.log(trades[:, 0] * kusd * trades[:, 1])
+    sizes = books[:, [1, 3]].astype(np.float64) * books[:, [0, 2]] * kusd
+    touch, deep = np.log(sizes[:, :, 0][sizes[:, :, 0] > 0]), np.log(sizes[:, :, 1:][sizes[:, :, 1:] > 0])
+    out = {"trade_kusd": float(np.exp(np.median(prints))), "trade_spread": float(prints.std())}
+    for name, logs in (("touch", touch), ("deep", deep)):
+        out[f"{name}_kusd"], out[f"{name}_spread"] = float(np.exp(np.median(logs))), float(logs.std())
+    return out
