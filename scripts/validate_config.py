@@ -1,7 +1,7 @@
 """Checks the configuration: every fault with its file, key, value and what was expected; nothing is started.
 
     python -m scripts.validate_config
-    python -m scripts.validate_config --config config/shadow.yaml --show features
+    python -m scripts.validate_config --config config/app.yml --show policy
 """
 import argparse
 import sys
