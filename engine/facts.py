@@ -264,6 +264,12 @@ class Approved(msgspec.Struct, frozen=True, gc=False, tag="approved"):
     sent_ms: float
     orders: list[Order]
     cancels: list[Cancel]
+    turns: str = ""      # the order in which they were decided: o for the next order, c for the next cancel
+
+    def acts(self) -> list[Order | Cancel]:
+        """Orders and cancels as they were decided; the venue hears them so."""
+        orders, cancels = iter(self.orders), iter(self.cancels)
+        return [next(orders if turn == "o" else cancels) for turn in self.turns]
 
 
 class DroppedBatch(msgspec.Struct, frozen=True, gc=False, tag="dropped_batch"):

@@ -104,8 +104,11 @@ class Road:
                     yield fact, outs
 
 
-def run(roads: Mapping[str, Road]) -> Iterator[tuple[str, object, list[Out]]]:
-    """(symbol, fact, the Desk's answers) of the whole run, in the one order that market time gives."""
+def run(roads: Mapping[str, Road], finish: bool = True) -> Iterator[tuple[str, object, list[Out]]]:
+    """(symbol, fact, the Desk's answers) of the whole run, in the one order that market time gives.
+
+    `finish`: what the venue still says after the last event belongs to it; a live run ends with its market.
+    """
     waiting = {symbol: roads[symbol] for symbol in sorted(roads)}
     ended = dict.fromkeys(waiting, False)
     while True:
@@ -118,8 +121,9 @@ def run(roads: Mapping[str, Road]) -> Iterator[tuple[str, object, list[Out]]]:
         symbol = min(live)[1] if len(live) > 1 else live[0][1]
         for fact, outs in waiting[symbol].act():
             yield symbol, fact, outs
-    for symbol, road in waiting.items():
-        for fact, outs in road.finish():
-            yield symbol, fact, outs
+    if finish:
+        for symbol, road in waiting.items():
+            for fact, outs in road.finish():
+                yield symbol, fact, outs
 
 

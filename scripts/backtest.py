@@ -39,7 +39,7 @@ def arguments(doc: str, prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def opened(args: argparse.Namespace) -> tuple[config.Settings, Closed]:
+def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settings, Closed]:
     """Settings and the closed loop that the arguments ask for; a clear exit where the market or the model is missing."""
     settings = config.load(*args.config)
     models = Path(args.models) if args.models else settings.folder("models")
@@ -53,7 +53,7 @@ def opened(args: argparse.Namespace) -> tuple[config.Settings, Closed]:
     if missing:
         raise SystemExit(f"--symbols: {', '.join(missing)} not in {root}, which has {', '.join(symbols)}")
     frames = frames_of(root, wanted, args.frame_events or settings.frames.max_events, args.session, when(args.start), when(args.end))
-    return settings, Closed(settings, scorer, frames, args.session)
+    return settings, Closed(settings, scorer, frames, args.session, finish=finish)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = config.load(*args.config)
         return journal(args.journal or ledger_url(settings), settings)
     try:
-        _, closed = opened(args)
+        _, closed = opened(args, finish=False)
         digests, began = Digests(), time.perf_counter()
         for _, fact, outs in closed:
             digests.step(fact, outs)

@@ -27,8 +27,9 @@ def scored_by(scorer: Scorer) -> Callable[[list[Candidate]], list[Scored]]:
 class Closed:
     """Desk, signals, scorer and venue over frames; iterate it for (symbol, fact, answers)."""
 
-    def __init__(self, settings: Settings, scorer: Scorer, frames: dict[str, Iterator[Frame]], session: str = "arch", batch: int = 1):
-        self.settings = settings
+    def __init__(self, settings: Settings, scorer: Scorer, frames: dict[str, Iterator[Frame]], session: str = "arch", batch: int = 1,
+                 finish: bool = True):
+        self.settings, self.finish = settings, finish
         self.desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
         score = scored_by(scorer)
         self.roads: dict[str, Road] = {}
@@ -39,7 +40,7 @@ class Closed:
                                       settings.matching.latency_ms, batch)
 
     def __iter__(self) -> Iterator[tuple[str, object, list]]:
-        return run(self.roads)
+        return run(self.roads, self.finish)
 
     @property
     def events(self) -> int:

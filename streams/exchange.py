@@ -239,7 +239,7 @@ class Exchange:
             while True:
                 self.request(await message(reader, "request"), writer)
                 await writer.drain()
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self.feeds.pop(writer, None)

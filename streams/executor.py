@@ -53,12 +53,13 @@ class Executor:
             venue = self.venue
             assert venue is not None
             try:
-                for order in approved.orders:
-                    self.unanswered[order.id] = order
-                    self.sent_ms[order.id] = approved.sent_ms
-                    await venue.place(order)
-                for cancel in approved.cancels:
-                    await venue.cancel(cancel)
+                for act in approved.acts():
+                    if isinstance(act, Order):
+                        self.unanswered[act.id] = act
+                        self.sent_ms[act.id] = approved.sent_ms
+                        await venue.place(act)
+                    else:
+                        await venue.cancel(act)
                 if approved.upto_ms:
                     await venue.promise(approved.symbol, approved.upto_ms, approved.seen)
                 break

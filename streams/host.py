@@ -225,7 +225,7 @@ class DeskHost:
 
     def produce(self, consumed: list, outs: list, sent_ms: float) -> list:
         """The Desk's answers as records: one a topic and symbol."""
-        orders: dict[str, tuple[list[Order], list[Cancel]]] = {}
+        acts: dict[str, list[Order | Cancel]] = {}
         dropped: dict[str, list[Dropped]] = {}
         outcomes: dict[str, list[Outcome]] = {}
         for out in outs:
@@ -234,9 +234,9 @@ class DeskHost:
             elif isinstance(out, Outcome):
                 outcomes.setdefault(out.symbol, []).append(out)
             else:
-                orders.setdefault(out.symbol, ([], []))[0 if isinstance(out, Order) else 1].append(out)
+                acts.setdefault(out.symbol, []).append(out)
         now = self.desk.state.now_ms
-        records: list = [self.approved(symbol, sent_ms, *both) for symbol, both in orders.items()]
+        records: list = [self.approved(symbol, sent_ms, said) for symbol, said in acts.items()]
         records += [DroppedBatch(symbol, self.session(symbol), now, items) for symbol, items in dropped.items()]
         records += [Outcomes(symbol, self.session(symbol), items) for symbol, items in outcomes.items()]
         return records
@@ -245,14 +245,15 @@ class DeskHost:
         """The market session that the symbol is in."""
         return self.market.get(symbol, ("", 0))[0]
 
-    def approved(self, symbol: str, sent_ms: float, orders: list[Order], cancels: list[Cancel]) -> Approved:
+    def approved(self, symbol: str, sent_ms: float, acts: list[Order | Cancel]) -> Approved:
         """Orders and cancels, with how far the Desk has thought."""
         lane = self.roads[symbol].lane if symbol in self.roads else None
         upto, seen = (lane.promise_ms, lane.seen) if lane else (self.desk.state.now_ms, self.heard.get(symbol, 0))
         if lane:
             seen = max(seen, self.heard.get(symbol, 0))
             self.roads[symbol].promised = (upto, seen)
-        return Approved(symbol, self.session(symbol), upto, seen, sent_ms, orders, cancels)
+        return Approved(symbol, self.session(symbol), upto, seen, sent_ms, [a for a in acts if isinstance(a, Order)],
+                        [a for a in acts if isinstance(a, Cancel)], "".join("o" if isinstance(a, Order) else "c" for a in acts))
 
     def promises(self) -> list[Approved]:
         """What a paced venue must know to go on, where it has moved since it was last told."""

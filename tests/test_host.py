@@ -63,10 +63,8 @@ class Street:
         """To the venue, and what it answers to the logs."""
         for record in produced:
             if isinstance(record, Approved):
-                for order in record.orders:
-                    self.floor.place(order)
-                for cancel in record.cancels:
-                    self.floor.cancel(cancel)
+                for act in record.acts():
+                    (self.floor.place if isinstance(act, Order) else self.floor.cancel)(act)
                 self.floor.promise(record.upto_ms, record.seen)
                 happened = self.floor.work()
                 fills = [h for h in happened if isinstance(h, Fill)]
