@@ -202,21 +202,23 @@ def load(path: Path) -> Frame:
     said = sidecar(path)
     blob = path.read_bytes()
     try:
-        table = pq.ParquetFile(pa.BufferReader(blob)).read()
+        whole = pq.ParquetFile(pa.BufferReader(blob))
+        schema = whole.schema_arrow
+        for want in SCHEMA:
+            have = schema.field(want.name) if want.name in schema.names else None
+            if have is None or have.type != want.type:
+                raise ArchiveError(f"{path}: column {want.name}: {have.type if have else 'missing'}, expected {want.type}")
+        table = whole.read(columns=[n for n in SCHEMA.names if n != "seq"])
     except (pa.ArrowException, OSError) as error:
         raise ArchiveError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from None
-    for want in SCHEMA:
-        have = table.schema.field(want.name) if want.name in table.schema.names else None
-        if have is None or have.type != want.type:
-            raise ArchiveError(f"{path}: column {want.name}: {have.type if have else 'missing'}, expected {want.type}")
     if hashlib.sha256(blob).hexdigest() != said["sha256"]:
         raise ArchiveError(f"{path}: its bytes are not those that its sidecar hashed (sha256 expected {said['sha256'][:16]}…)")
     kind = table["kind"].to_numpy()
     is_book = kind == BOOK
-    rows = np.dtype((np.void, WIDTH))
     at, books = 0, []
     for chunk in table["book"].chunks:
-        books.append(np.frombuffer(chunk.buffers()[1], rows)[chunk.offset:][:len(chunk)][is_book[at:at + len(chunk)]].tobytes())
+        rows = np.frombuffer(chunk.buffers()[1], np.int64).reshape(-1, WIDTH // 8)[chunk.offset:][:len(chunk)]
+        books.append(rows.take(np.flatnonzero(is_book[at:at + len(chunk)]), 0).tobytes())
         at += len(chunk)
     prints = table.select(["price", "size", "aggressor"]).filter(pa.array(~is_book))
     trades = np.stack([c.to_numpy().astype(np.int32, copy=False) for c in prints.columns], 1)
