@@ -71,18 +71,20 @@ def fit(symbol: str, recorded: Frame, settings: Settings, rounds: int, hours: fl
     """Searches if asked to, and prints old, new and recorded."""
     instrument, old, ms = settings.instrument(symbol), settings.market[symbol], cadence(recorded)
     wanted = compared(recorded)
+    minutes = wanted["minutes"]
 
     def loss(model: MarketModel) -> float:
-        return sum(distance(compared(simulated(symbol, instrument, model, hours, seed), ms), wanted) for seed in SEEDS) / len(SEEDS)
+        each = [distance(compared(simulated(symbol, instrument, model, hours, seed), ms, minutes), wanted) for seed in SEEDS]
+        return sum(each) / len(each)
 
     new = old
     for model, value in search(old, loss, rounds) if rounds else ():
         new = model
         console.print(f"{symbol}: distance {value:.3f}")
     new = msgspec.structs.replace(new, **{k: float(f"{getattr(new, k):.3g}") for k in FREE}) if rounds else old
-    columns = {"now": compared(simulated(symbol, instrument, old, hours, UNSEEN), ms)}
+    columns = {"now": compared(simulated(symbol, instrument, old, hours, UNSEEN), ms, minutes)}
     if rounds:
-        columns["new"] = compared(simulated(symbol, instrument, new, hours, UNSEEN), ms)
+        columns["new"] = compared(simulated(symbol, instrument, new, hours, UNSEEN), ms, minutes)
     console.print(facts(f"{symbol} against {' '.join(SOURCES[symbol])}, books every {ms} ms", columns, wanted))
     values = Table(title=f"{symbol}: parameters", title_justify="left")
     for title in ("", "now", "new", "measured"):

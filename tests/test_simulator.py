@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from config.settings import load
 from engine.facts import BOOK, Frame, join
+from engine.market.fitting import BANDS, SOURCES, cadence, compared, off, simulated
 from engine.market.simulator import BLOCK, Simulator
+from engine.market.stylised import thinned
+from scripts import simulate_market
+from store import archive
+from store.importers import open_recording
 
 SETTINGS = load(env={})
 START = 1_700_000_000_000
@@ -115,3 +120,54 @@ def test_it_makes_a_million_events_a_second_on_one_core():
     began = time.perf_counter()
     events = sum(taken(s, 50_000).n for _ in range(10))
     assert events / (time.perf_counter() - began) > 500_000       # half, so that a busy machine does not fail it
+
+
+def test_a_resting_order_is_met_by_those_who_know_better():
+    got = compared(simulated("BTCUSDT", SETTINGS.instrument("BTCUSDT"), SETTINGS.market["BTCUSDT"], 2.0, 5))
+    assert got["markout_1000ms_bps"] < got["markout_500ms_bps"] < 0
+    assert 0.2 <= got["imbalance_10s"] <= 0.45
+
+
+def test_a_thinned_feed_keeps_every_trade_and_the_last_book_of_each_interval():
+    frame = taken(simulator(), 5000)
+    thin = thinned(frame, 500)
+    assert thin.trade_rows.tobytes() == frame.trade_rows.tobytes()
+    at = thin.times[thin.kinds == BOOK]
+    assert len(np.unique(at // 500)) == len(at) and (thin.book_rows[-1] == frame.book_rows[-1]).all()
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    return tmp_path_factory.mktemp("recordings")
+
+
+@pytest.mark.recorded
+@pytest.mark.parametrize("symbol", sorted(SOURCES))
+def test_the_simulated_market_behaves_like_the_recorded_one(recordings, imported, symbol, capsys):
+    name, theirs = SOURCES[symbol]
+    root, _ = open_recording(name, imported, SETTINGS)
+    recorded = join(list(archive.read(root, theirs, events=1 << 16)))
+    wanted = compared(recorded)
+    frame = simulated(symbol, SETTINGS.instrument(symbol), SETTINGS.market[symbol], 4.0, 11)
+    got = compared(frame, cadence(recorded), wanted["minutes"])
+    with capsys.disabled():
+        print(f"\n{symbol} against {name} {theirs}" + " " * 20 + "simulated  recorded  off (tolerances)")
+        for figure in got:
+            far = f"{off(figure, got[figure], wanted[figure]):+10.2f} ± 2" if figure in BANDS else ""
+            print(f"  {figure:38s}{got[figure]:14.3f}{wanted[figure]:10.3f}{far}")
+    assert {f: (got[f], wanted[f]) for f in BANDS if abs(off(f, got[f], wanted[f])) > 2} == {}
+    assert 0.2 <= got["imbalance_10s"] <= 0.4 and got["markout_1000ms_bps"] < 0 and wanted["markout_1000ms_bps"] < 0
+
+
+def test_an_archive_of_the_market_is_written_whole_and_not_over_another(tmp_path, capsys):
+    place = ["--symbols", "SOLUSDT", "--hours", "0.1", "--seed", "3", "--to", str(tmp_path / "sim")]
+    assert simulate_market.main(place) == 0
+    frames = list(archive.read(tmp_path / "sim", "SOLUSDT"))
+    assert sum(f.n for f in frames) > 1000 and frames[-1].times[-1] - frames[0].times[0] < 360_000
+    assert simulate_market.main(place) == 1 and "--force" in capsys.readouterr().err
+    assert simulate_market.main([*place, "--force"]) == 0
+    assert [f.books for f in archive.read(tmp_path / "sim", "SOLUSDT")] == [f.books for f in frames]
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "x.txt").write_text("mine")
+    assert simulate_market.main([*place[:-1], str(tmp_path / "notes"), "--force"]) == 1
+    assert (tmp_path / "notes" / "x.txt").read_text() == "mine"

@@ -4,11 +4,12 @@ Books are thinned to the recording's cadence before they are compared, and marko
 return, so that a quieter hour can be compared with a wilder one.
 """
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import msgspec
 import numpy as np
 
-from engine.facts import BOOK, Frame, join
+from engine.facts import BOOK, Frame, cut, join
 from engine.market.simulator import Simulator
 from engine.market.stylised import figures, thinned
 from engine.settings import Instrument, MarketModel
@@ -25,12 +26,20 @@ FREE = ("alpha_tau_s", "drift", "tilt", "vol_fast", "vol_slow", "vol_slow_tau_s"
         "snipe", "excite", "prints", "persist", "lean", "impact")
 
 
-def compared(frame: Frame, cadence_ms: int = 0) -> dict[str, float]:
-    """The figures of a stretch, with markouts also in standard deviations of 1 s returns."""
-    out = figures([thinned(frame, cadence_ms) if cadence_ms else frame])
-    for horizon in (500, 1000):
-        out[f"markout_{horizon}ms_sigmas"] = out[f"markout_{horizon}ms_bps"] / max(out["sigma_1s_bps"], 1e-9)
-    return out
+def compared(frame: Frame, cadence_ms: int = 0, minutes: float = 0.0) -> dict[str, float]:
+    """The figures of a stretch, with markouts also in standard deviations of 1 s returns; books thinned to `cadence_ms`.
+
+    With `minutes`, the median over windows of that length: half an hour knows less of slow volatility than a day.
+    """
+    frame = thinned(frame, cadence_ms) if cadence_ms else frame
+    times = frame.times
+    count = max(1, round((times[-1] - times[0]) / 60_000 / minutes)) if minutes else 1
+    edges = np.searchsorted(times, np.linspace(times[0], times[-1] + 1, count + 1)).tolist()
+    each = [figures([cut(frame, a, b)]) for a, b in pairwise(edges)]
+    for out in each:
+        for horizon in (500, 1000):
+            out[f"markout_{horizon}ms_sigmas"] = out[f"markout_{horizon}ms_bps"] / max(out["sigma_1s_bps"], 1e-9)
+    return {name: float(np.median([out[name] for out in each])) for name in each[0]}
 
 
 def simulated(symbol: str, instrument: Instrument, model: MarketModel, hours: float, seed: int) -> Frame:
