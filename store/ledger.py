@@ -7,6 +7,7 @@ after a crash, and receivers know it by its ids. One writer, one chain, one proc
 import fcntl
 import hashlib
 import os
+import sqlite3
 import struct
 import threading
 import time
@@ -28,6 +29,8 @@ FACTS, ORDERS, CONTROL = "facts", "orders", "control"
 SNAPSHOTS_KEPT = 3
 PAGE = 200               # rows read at once: memory stays flat however long the ledger is
 LOCK_WAIT_S = 3.0        # PostgreSQL needs a moment to notice that a killed writer is gone
+FOLD_S = 1.0             # how often SQLite's log is folded into its file, beside the hot path, for that waits for the disk
+MOST_PAGES = 50_000      # of log, where that has not kept up: 200 MB
 
 Mark = tuple[str, str, int]     # log epoch, topic, partition
 
@@ -100,6 +103,7 @@ class Ledger:
     def __init__(self, url: str, writer: str, synchronous: str = "NORMAL"):
         self.url, self.writer = url, writer
         self._mutex = threading.Lock()
+        self._closed = threading.Event()
         self._lock_file: Any = None
         self._hot: Any = None
         self.engine = connect(url, synchronous)
@@ -131,6 +135,8 @@ class Ledger:
             self._lock_file.write(str(os.getpid()))
             self._lock_file.flush()
             self._hot = self.engine.raw_connection()
+            self._hot.driver_connection.execute(f"PRAGMA wal_autocheckpoint={MOST_PAGES}")
+            threading.Thread(target=self._fold, name=f"ledger-{self.writer}", daemon=True).start()
             return
         self._hot = self.engine.raw_connection()
         key = int.from_bytes(hashlib.sha256(f"ledger writer {self.writer}".encode()).digest()[:8], "big", signed=True)
@@ -139,6 +145,15 @@ class Ledger:
             if time.monotonic() > until:
                 raise self._refused("another session")
             time.sleep(0.02)
+
+    def _fold(self) -> None:
+        connection = sqlite3.connect(str(self.engine.url.database), timeout=0, isolation_level=None)
+        while not self._closed.wait(FOLD_S):
+            try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")     # waits for nobody, and nobody for it
+            except sqlite3.Error:                                        # busy or full: the hot path says so, if it lasts
+                continue
+        connection.close()
 
     def _ask(self, sql: str, values: tuple) -> Any:
         with self._hot.cursor() as cursor:
@@ -172,6 +187,7 @@ class Ledger:
 
     def close(self) -> None:
         """Lets go of the lock and the connections; may be called twice."""
+        self._closed.set()
         if self._hot is not None:
             self._hot.invalidate() if not self._sqlite else self._hot.close()    # ends the session, and with it the advisory lock
             self._hot = None

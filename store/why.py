@@ -30,6 +30,7 @@ from store.database import LedgerError, connect, naming, reading
 from store.ledger import DECODER, digest, place_of, rows
 
 NEAREST = 5
+PAGE = 40        # rows a query: most stories are short
 
 
 class UnknownOrder(LookupError):
@@ -126,7 +127,7 @@ def _follow(engine: sa.Engine, order_id: str, writer: str, seq: int) -> Story:
         raise LedgerError(f"{order_id}: its entry {order.entry_id} is not in the index; run python -m scripts.verify_ledger")
     entry = _sent(engine, order.entry_id, *entry_place)
     tail = _Tail(entry.id)
-    for row in rows(engine, writer, entry_place[1] - 1):
+    for row in rows(engine, writer, entry_place[1] - 1, page=PAGE):
         blob = bytes(row.blob)
         if tail.names(blob):
             tail.read(Place(writer, row.seq, row.ts_ms, _checked(row, writer).hex()), blob)
