@@ -250,7 +250,8 @@ def test_idle_matching_costs_next_to_nothing_an_event():
 EVENTS = st.lists(st.one_of(
     st.tuples(st.just(BOOK), st.integers(0, 3), st.integers(-3, 3), st.integers(1, 4),
               st.lists(st.integers(0, 9), min_size=6, max_size=6)),
-    st.tuples(st.just(TRADE), st.integers(0, 3), st.integers(-4, 4), st.integers(1, 20), st.sampled_from([-1, 1]))), min_size=1, max_size=60)
+    st.tuples(st.just(TRADE), st.integers(0, 3), st.integers(-4, 4), st.integers(1, 20), st.sampled_from([-1, 1]))),
+    min_size=1, max_size=60)
 ORDERS = st.lists(st.tuples(st.sampled_from(["BUY", "SELL", "CANCEL"]), st.integers(0, 60), st.integers(1, 15), st.integers(-4, 4),
                             st.booleans(), st.booleans(), st.booleans()), max_size=14)
 RULED = st.builds(Rules, st.sampled_from([0, 1, 7]), st.sampled_from([0.0, 0.3, 1.0]), st.booleans())

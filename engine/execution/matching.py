@@ -28,7 +28,7 @@ from engine.execution.queue import AHEAD, FAR, PRICE, REST, SIDE, crosses, scan,
 from engine.facts import ACCEPTED, BOOK, BUY, CANCELLED, DEPTH, DONE, LIMIT, MARKET, REJECTED, SELL, Cancel, Fill, Frame, Order, Report
 
 ABOUT_REQUEST = (reasons.NOT_FOUND, reasons.DUPLICATE_ORDER)
-REMEMBERED = 100_000        # ended orders whose ids are still known
+REMEMBERED = 2000           # ended orders whose ids are still known: they travel in every snapshot
 WHOLE = 1e-4                # how far from a whole number of ticks or lots a price or quantity may be
 
 
