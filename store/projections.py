@@ -8,13 +8,14 @@ holds every fill that the venue told, at average cost, and its realised result i
 import functools
 import operator
 import threading
+import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from engine.facts import Approved, Control, DroppedBatch, Fill, Fills, Outcomes, Report, Reports
+from engine.facts import Approved, Control, DroppedBatch, Fill, Fills, Outcomes, Record, Report, Reports
 from store import tables
 from store.database import Prepared, connect, naming, reading, upsert
 from store.ledger import page_of
@@ -29,16 +30,15 @@ INSERTED = (tables.decisions, tables.outcomes, tables.controls, tables.fills)   
 REPLACED = (tables.orders, tables.positions)
 
 
-def _unread(tag: str) -> Any:
-    """A consumed fact of which no row is made: skipped, not decoded."""
-    return msgspec.defstruct("Unread", [], tag=tag)
+def _reading(*wanted: type[msgspec.Struct]) -> Any:
+    """A union that decodes these facts and skips every other one that may stand beside them."""
+    tags = {fact.__struct_config__.tag for fact in wanted}
+    others = [kind.__struct_config__.tag for kind in typing.get_args(Record | Report | Fill)]
+    blanks = [msgspec.defstruct("Unread", [], tag=tag) for tag in others if tag not in tags]
+    return functools.reduce(operator.or_, [*wanted, *blanks])
 
 
-_HEARD: Any = functools.reduce(operator.or_, map(_unread, (
-    "frame", "candidates", "scored_batch", "market", "approved", "dropped_batch", "outcomes", "tick")),
-    Report | Fill | Reports | Fills | Control)
-_SAID: Any = functools.reduce(operator.or_, map(_unread, (
-    "frame", "candidates", "scored_batch", "market", "reports", "fills", "tick")), Approved | DroppedBatch | Outcomes | Control)
+_HEARD, _SAID = _reading(Report, Fill, Reports, Fills, Control), _reading(Approved, DroppedBatch, Outcomes, Control)
 READ = msgspec.msgpack.Decoder(msgspec.defstruct("Read", [("consumed", list[_HEARD]), ("produced", list[_SAID])]))
 
 
