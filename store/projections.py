@@ -38,7 +38,8 @@ def _reading(*wanted: type[msgspec.Struct]) -> Any:
     return functools.reduce(operator.or_, [*wanted, *blanks])
 
 
-_HEARD, _SAID = _reading(Report, Fill, Reports, Fills, Control), _reading(Approved, DroppedBatch, Outcomes, Control)
+_HEARD: Any = _reading(Report, Fill, Reports, Fills, Control)
+_SAID: Any = _reading(Approved, DroppedBatch, Outcomes, Control)
 READ = msgspec.msgpack.Decoder(msgspec.defstruct("Read", [("consumed", list[_HEARD]), ("produced", list[_SAID])]))
 
 

@@ -221,6 +221,7 @@ LIVES = {
     "filled, told twice": ([HALF, HALF, REST, HALF, REST], DONE, 0.02),
     "reported filled, the fills still on their way": ([report(ORDER, DONE, 5, 0.02), HALF], DONE, 0.01),
     "cancelled half filled": ([HALF, report(ORDER, CANCELLED, 5, 0.01), report(ORDER, ACCEPTED, 1)], CANCELLED, 0.01),
+    "cancelled, then refused": ([report(ORDER, CANCELLED, 5), report(ORDER, REJECTED, 6, reason=reasons.NO_BOOK)], CANCELLED, 0.0),
     "cancelled, a fill came after all": ([report(ORDER, CANCELLED, 5, 0.01), HALF], CANCELLED, 0.01),
     "a repeated request refused": ([report(ORDER, ACCEPTED, 1), report(ORDER, REJECTED, 2, reason=reasons.DUPLICATE_ORDER)], ACCEPTED, 0.0),
     "a cancel of what is over": ([HALF, REST, report(ORDER, REJECTED, 6, reason=reasons.NOT_FOUND)], DONE, 0.02),
