@@ -22,7 +22,8 @@ from store.ledger import page_of
 from store.revisions import migrate
 from store.rows import Row, allowed_row, control_row, fill_row, filled, moved, order_row, outcome_row, refused_row, reported
 
-PAGE = 50              # entries a transaction; the desk's own writes wait for no longer than that takes
+PAGE = 200             # entries a transaction
+FOLLOWED = 50          # while following a desk at work: its own writes wait for no longer than these take
 LOOKED_UP = 500        # ids a query
 BREATH_S = 0.002       # between two pages when there is much to catch up with: the desk goes first
 
@@ -178,5 +179,5 @@ class Projector:
     def follow(self, stop: threading.Event, every_s: float = 0.2) -> None:
         """Projects what comes until told to stop; for a thread of its own."""
         while not stop.is_set():
-            stop.wait(every_s if not self.run_once(PAGE) else BREATH_S)
+            stop.wait(every_s if not self.run_once(FOLLOWED) else BREATH_S)
 
