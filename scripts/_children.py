@@ -61,19 +61,25 @@ class Crew:
         self.running.append(one)
         return one
 
-    def wait(self, one: Running) -> None:
-        """Until it is ready. Raises `Fell`, also when another part falls meanwhile."""
-        while not one.ready:
-            self.check()
-            try:
-                if one.part.ready(psutil.Process(one.process.pid)):
-                    one.ready = True
-                    self.say(f"{one.part.name}: ready after {time.monotonic() - one.began:.1f} s")
-                    return
-            except psutil.Error:
-                pass   # it has just ended: the next check says so
-            if time.monotonic() - one.began > one.part.within_s:
-                raise Fell(f"{one.part.name} was not ready within {one.part.within_s:.0f} s\n{self.tail(one)}")
+    def poll(self, one: Running) -> bool:
+        """Whether it is ready. Raises `Fell` where it took too long, or any part ended."""
+        self.check()
+        if one.ready:
+            return True
+        try:
+            one.ready = one.part.ready(psutil.Process(one.process.pid))
+        except psutil.Error:
+            return False   # it has just ended: the next check says so
+        took = time.monotonic() - one.began
+        if one.ready:
+            self.say(f"{one.part.name}: ready after {took:.1f} s")
+        elif took > one.part.within_s:
+            raise Fell(f"{one.part.name} was not ready within {one.part.within_s:.0f} s\n{self.tail(one)}")
+        return one.ready
+
+    def wait(self, *ones: Running) -> None:
+        """Until all are ready. Raises `Fell`, also when another part falls meanwhile."""
+        while sum(not self.poll(one) for one in ones):
             time.sleep(0.05)
 
     def finished(self, one: Running) -> None:

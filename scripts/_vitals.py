@@ -71,10 +71,11 @@ def line(before: Look, now: Look) -> str:
             f"{now.sum(m.REALIZED_PNL_USD):+,.2f} USD")
 
 
-def report(now: Look, seconds: float) -> list[str]:
-    """What a finished market came to."""
-    events = now.sum(m.MARKET_EVENTS_TOTAL)
-    return [f"market events   {events:,.0f} in {seconds:.1f} s ({events / max(seconds, 1e-9):,.0f}/s through the broker)",
+def report(started: Look, now: Look) -> list[str]:
+    """What a finished market came to; the rate is of what came after the first look."""
+    events, seconds = now.sum(m.MARKET_EVENTS_TOTAL), max(now.at - started.at, 1e-9)
+    rate = (events - started.sum(m.MARKET_EVENTS_TOTAL)) / seconds
+    return [f"market events   {events:,.0f}; {rate:,.0f}/s over the last {seconds:.1f} s, the whole route through the broker",
             f"candidates      {now.sum(m.CANDIDATES_TOTAL):,.0f}, scored {now.sum(m.SCORES_TOTAL):,.0f}",
             f"decisions       {', '.join(f'{k} {v:,.0f}' for k, v in now.by(m.DECISIONS_TOTAL, 'decision').items()) or 'none'}",
             f"dropped         {reasons(now)}",

@@ -125,6 +125,7 @@ class Demo:
         self.prefect_url = f"http://{HOST}:{settings.ports.prefect}/api"
         self.with_api = {} if args.desk_only else {"PREFECT_API_URL": self.prefect_url}
         self.first_fill_s: float | None = None
+        self.waiting: Running | None = None
 
     def say(self, text: str) -> None:
         """A line with the seconds since the start."""
@@ -174,12 +175,11 @@ class Demo:
         symbols = ["--symbols", ",".join(self.s.exchange.symbols)] if self.s.exchange.market == "sim" else []
         live = self.crew.launch(Part("desk", [PY, "-m", "scripts.run_live", *symbols, "--metrics-port", str(self.s.ports.metrics)],
                                      lambda _: vitals.look(self.metrics_url).ready(m.STAGES), 120, grace_s=15))
-        self.crew.wait(exchange)
-        self.crew.wait(live)
+        self.crew.wait(exchange, live)
         return exchange
 
     def people(self, prefect: Running) -> None:
-        """What people look at: the console, Prometheus where it is installed, Prefect with its deployments."""
+        """What people look at: the console, Prometheus where it is installed; Prefect gets ready meanwhile."""
         ports = self.s.ports
         parts = [Part("console", [PY, "-m", "streamlit", "run", "dashboard/app.py", "--server.address", ports.bind,
                                   "--server.port", str(ports.console), "--server.headless", "true"],
@@ -188,9 +188,8 @@ class Demo:
             command = ["prometheus", f"--config.file={prometheus_config(self.s)}", f"--web.listen-address={HOST}:{ports.prometheus}",
                        f"--storage.tsdb.path={self.s.folder('data') / 'prometheus'}", "--storage.tsdb.retention.size=512MB"]
             parts.append(Part("prometheus", command, answers(f"http://{HOST}:{ports.prometheus}/-/ready"), 60))
-        for one in [*map(self.crew.launch, parts), prefect]:
-            self.crew.wait(one)
-        self.crew.launch(Part("schedules", [PY, "-m", "flows.schedules"], lambda _: True, 60, env=self.with_api))
+        self.crew.wait(*map(self.crew.launch, parts))
+        self.waiting = prefect   # takes the longest, and nobody trades by it: the watch goes on meanwhile
 
     def addresses(self) -> str:
         """Where to look."""
@@ -202,6 +201,12 @@ class Demo:
         rows.append(("metrics", f"{ports.metrics}/metrics"))
         return "\n" + "\n".join(f"            {name:<11} http://{HOST}:{port}" for name, port in rows)
 
+    def serve_flows(self) -> None:
+        """The deployments, once the Prefect server answers."""
+        if self.waiting and self.crew.poll(self.waiting):
+            self.crew.launch(Part("schedules", [PY, "-m", "flows.schedules"], lambda _: True, 60, env=self.with_api))
+            self.waiting = None
+
     def watch(self, exchange: Running) -> None:
         """A line every few seconds until the duration, the first fill (where asked), or the end of a recorded market."""
         started = before = vitals.look(self.metrics_url)
@@ -210,6 +215,8 @@ class Demo:
             time.sleep(0.25)
             over = exchange.process.poll() == 0 and self.s.exchange.market == "recording"
             self.crew.check(but=exchange if over or exchange.process.returncode is None else None)
+            if not over:
+                self.serve_flows()
             now = vitals.look(self.metrics_url)
             if self.first_fill_s is None and now.sum(m.FILLS_TOTAL):
                 self.first_fill_s = time.monotonic() - self.began
@@ -227,7 +234,7 @@ class Demo:
                 return
         self.crew.running.remove(exchange)
         last = self.drained()
-        self.say("the market is over\n" + "\n".join(f"            {row}" for row in vitals.report(last, last.at - started.at)))
+        self.say("the market is over\n" + "\n".join(f"            {row}" for row in vitals.report(started, last)))
 
     def drained(self) -> vitals.Look:
         """The metrics when nothing moves any more."""
