@@ -55,7 +55,7 @@ def measure(rows: Rows, p: np.ndarray, settings: Settings) -> dict[str, Any]:
         return [{"name": str(g), **money(rows, test & (of == g)),
                  **{f"tau_{k}": v for k, v in money(rows, test & (of == g) & (p >= tau)).items()}} for g in np.unique(of[test])]
 
-    parts = (("train", l.TRAIN), ("tune", l.TUNE), ("calibrate", l.CALIBRATE), ("test", l.TEST))
+    parts = (("train", l.TRAIN), ("calibrate", l.CALIBRATE), ("test", l.TEST))
     spans = {name: rows.ts_ms[rows.part == k] for name, k in parts}
     at_tau = {"tau": tau, **money(rows, test & (p >= tau))}
     return {

@@ -51,7 +51,7 @@ def parameters(training: Training) -> dict[str, Any]:
     """LightGBM's parameters: the same rows and seed give the same trees, byte for byte."""
     params = {"objective": "binary", "learning_rate": training.learning_rate, "num_leaves": training.leaves,
               "min_data_in_leaf": training.min_leaf_rows, "feature_fraction": training.feature_fraction, "seed": training.seed,
-              "deterministic": True, "force_row_wise": True, "num_threads": 2, "metric": "binary_logloss", "verbosity": -1}
+              "deterministic": True, "force_row_wise": True, "num_threads": 1, "metric": "binary_logloss", "verbosity": -1}
     refuse_silently_wrong(params)
     return params
 
@@ -67,13 +67,12 @@ def model_id(data_key: str, settings: Settings, last_ms: int) -> str:
 
 
 def fit(rows: Rows, training: Training) -> lgb.Booster:
-    """Trees on the filled candidates of the train part; their number by the tuning part; `TrainingError` without rows enough."""
-    train, tune = (rows.filled & (rows.part == p) for p in (l.TRAIN, l.TUNE))
+    """Trees on the fills of the train part, their number by the calibration part; `TrainingError` without rows enough."""
+    train, held = (rows.filled & (rows.part == p) for p in (l.TRAIN, l.CALIBRATE))
     if int(train.sum()) < training.min_rows:
         raise TrainingError(f"training.min_rows: {int(train.sum())} filled candidates to train on, {training.min_rows} wanted: "
                             f"more hours of data, or other triggers and barriers")
-    for name, chosen in (("train", train), ("tuning", tune), ("calibration", rows.filled & (rows.part == l.CALIBRATE)),
-                         ("test", rows.filled & (rows.part == l.TEST))):
+    for name, chosen in (("train", train), ("calibration", held), ("test", rows.filled & (rows.part == l.TEST))):
         won = int(rows.y[chosen].sum())
         if not 0 < won < int(chosen.sum()):
             raise TrainingError(f"the {name} part has {won} targets reached of {int(chosen.sum())} fills; both outcomes are needed")
@@ -81,7 +80,7 @@ def fit(rows: Rows, training: Training) -> lgb.Booster:
         raise TrainingError("features: not finite; the signal engine promises finite ones")
     params = parameters(training)
     data = lgb.Dataset(rows.x[train], rows.y[train], feature_name=list(FEATURES), params=params, free_raw_data=False)
-    check = lgb.Dataset(rows.x[tune], rows.y[tune], reference=data)
+    check = lgb.Dataset(rows.x[held], rows.y[held], reference=data)
     stop: list[Any] = [lgb.early_stopping(training.early_stopping, verbose=False)] if training.early_stopping else []
     return lgb.train(params, data, training.trees, valid_sets=[check], callbacks=stop)
 

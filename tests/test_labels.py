@@ -197,5 +197,5 @@ def test_no_outcome_reaches_over_a_boundary_and_parts_follow_each_other(windows,
 def test_the_split_follows_the_shares_of_the_time_span():
     start = np.arange(0, 1_000_000, 100)
     part = l.split(start, start + 50, LABELS)
-    share = [np.mean(part == k) for k in (l.TRAIN, l.TUNE, l.CALIBRATE, l.TEST)]
-    assert share == pytest.approx([0.55, 0.1, 0.1, 0.25], abs=0.002)
+    share = [np.mean(part == k) for k in (l.TRAIN, l.CALIBRATE, l.TEST)]
+    assert share == pytest.approx([0.55, 0.2, 0.25], abs=0.002)

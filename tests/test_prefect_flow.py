@@ -11,7 +11,7 @@ def test_a_flow_run_trains_and_leaves_the_card(tmp_path: Path):
 
     from flows.train import train_model
     (tmp_path / "small.yaml").write_text(
-        "training: {simulated_hours: 0.5, min_rows: 300, trees: 10, leaves: 7}\nlabels: {embargo_ms: 5000}\n"
+        "training: {simulated_hours: 0.5, min_rows: 300, trees: 10, leaves: 7, min_leaf_rows: 50}\nlabels: {embargo_ms: 5000}\n"
         f"paths: {{data: {tmp_path / 'data'}, models: {tmp_path / 'models'}, recordings: ''}}\n")
     with prefect_test_harness(server_startup_timeout=180):
         first = train_model(symbols=["BTCUSDT", "SOLUSDT"], overrides=[str(tmp_path / "small.yaml")])

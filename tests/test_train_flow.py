@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from config.settings import Settings, load
+from engine.scoring import labels
 from engine.scoring.features import FEATURES, SCHEMA_HASH
 from scripts import labeling, promote_model
 from scripts import train as train_script
@@ -18,7 +19,7 @@ from store.registry import Registry, RegistryError, check
 from store.scorer import Scorer
 
 SMALL = """
-training: {simulated_hours: 0.75, min_rows: 300, trees: 20, leaves: 7}
+training: {simulated_hours: 0.75, min_rows: 300, trees: 20, leaves: 7, min_leaf_rows: 50}
 labels: {embargo_ms: 5000}
 """
 
@@ -98,7 +99,7 @@ def test_a_forced_model_does_not_take_the_active_slot(settings, trained, tmp_pat
 def test_the_scorer_serves_what_was_measured(settings, table, trained):
     scorer = Scorer.load(settings.folder("models"), "active")
     rows = training.rows_of(table, settings)
-    held = (rows.part == 3) & (rows.kind != 0)
+    held = (rows.part == labels.TEST) & (rows.kind != labels.UNFINISHED)
     p = scorer.score(rows.x[held])
     assert (p >= 0.7).mean() == trained.metrics["share_at_70"]
     assert scorer.schema_hash == SCHEMA_HASH
@@ -106,7 +107,7 @@ def test_the_scorer_serves_what_was_measured(settings, table, trained):
 
 def test_no_candidate_is_measured_that_was_trained_on(settings, table, trained):
     m, spans = trained.metrics, trained.metrics["span"]
-    order = [spans[part] for part in ("train", "tune", "calibrate", "test")]
+    order = [spans[part] for part in ("train", "calibrate", "test")]
     assert all(earlier[1] + settings.labels.embargo_ms <= later[0] for earlier, later in pairwise(order))
     assert m["candidates"] == len(table) == sum(m["outcomes"].values())
     assert m["thresholds"][0]["fills"] == m["test_fills"] == sum(r["n"] for r in m["reliability"])

@@ -20,7 +20,7 @@ from engine.settings import Instrument, Labels, Matching
 UNFINISHED, CROSSED, UNFILLED, TARGET, STOP, TIME = range(6)
 KINDS = ("unfinished", "crossed", "unfilled", "target", "stop", "time")
 MARKOUTS_MS = (100, 500, 1000)
-PURGED, TRAIN, TUNE, CALIBRATE, TEST = -1, 0, 1, 2, 3
+PURGED, TRAIN, CALIBRATE, TEST = -1, 0, 1, 2
 
 
 class Stream(NamedTuple):
@@ -180,18 +180,18 @@ def _first_book(ts, kind, at, time):
 
 
 def split(start_ms: np.ndarray, end_ms: np.ndarray, labels: Labels) -> np.ndarray:
-    """int8[m]: TRAIN, TUNE (early stopping), CALIBRATE or TEST by time, PURGED where an outcome reaches over a boundary.
+    """int8[m]: TRAIN, CALIBRATE or TEST by time, PURGED where an outcome reaches over a boundary.
 
-    The last `test_fraction` of the time span is the test, the `calibration_fraction` before it is halved between TUNE and
-    CALIBRATE. After each boundary an embargo of `embargo_ms` is left out as well, so that no window of features that is still
-    warm with the part before leaks into the next.
+    The last `test_fraction` of the time span is the test, the `calibration_fraction` before it the calibration. After each
+    boundary an embargo of `embargo_ms` is left out as well, so that no window of features that is still warm with the part
+    before leaks into the next.
     """
     part = np.full(len(start_ms), PURGED, np.int8)
     if not len(start_ms):
         return part
     first, last = int(start_ms.min()), int(end_ms.max())
     span, test, calibration = last - first, labels.test_fraction, labels.calibration_fraction
-    marks = [first, *(first + int(span * (1 - share)) for share in (test + calibration, test + calibration / 2, test)), last + 1]
+    marks = [first, *(first + int(span * (1 - share)) for share in (test + calibration, test)), last + 1]
     for k, (low, high) in enumerate(pairwise(marks)):
         low += labels.embargo_ms if k else 0
         part[(start_ms >= low) & (end_ms < high)] = k
