@@ -11,9 +11,10 @@ import msgspec
 
 from config import settings as config
 from engine.desk import Desk
-from engine.facts import Approved, DroppedBatch, Outcomes, ScoredBatch
+from engine.facts import ScoredBatch
 from scripts.backtest import arguments, opened
 from store.archive import ArchiveError
+from store.audit import answers_of
 from store.closed import Digests
 from store.importers import RecordingError
 from store.ledger import Ledger, ledger_url
@@ -47,13 +48,6 @@ def journal(url: str, settings: config.Settings) -> int:
     print(f"{facts:,} facts, {answers:,} answers: byte-equal ({facts / max(took, 1e-9):,.0f} facts/s)")
     print(f"sha256 candidates and scores  {digests.scores} ({digests.count:,})\nsha256 decisions and orders   {digests.decisions}")
     return 0
-
-
-def answers_of(record) -> list:
-    """The Desk's answers in a published record."""
-    if isinstance(record, Approved):
-        return [*record.orders, *record.cancels]
-    return record.items if isinstance(record, (DroppedBatch, Outcomes)) else []
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from config.settings import Settings
 from engine.desk import Desk
 from engine.execution.matching import Matching
-from engine.facts import Cancel, Candidate, Dropped, Fill, Frame, Order, Outcome, Report, Scored
+from engine.facts import Cancel, Candidate, Dropped, Fill, Frame, Order, Outcome, Scored
 from engine.loop import Road, run
 from engine.scoring.signals import SignalEngine
 from store import archive
@@ -60,7 +60,7 @@ def frames_of(root: Path, symbols: list[str], events: int, session: str = "arch"
 
 
 class Digests:
-    """SHA-256 of a run: `scores` over candidates with their probabilities, `decisions` over everything that the venue and the Desk said.
+    """SHA-256 of a run: `scores` over candidates with their probabilities, `decisions` over all that the Desk said, with the fills.
 
     Candidates are unique by id and ordered by symbol, time, id; so the same set gives the same digest whatever its road here.
     """
@@ -78,7 +78,7 @@ class Digests:
         """One fact and what the Desk answered."""
         if isinstance(fact, Scored):
             self.scored(fact)
-        elif isinstance(fact, (Report, Fill)):
+        elif isinstance(fact, Fill):
             self._decisions.update(msgspec.msgpack.encode(fact))
         for out in outs:
             if isinstance(out, (Order, Cancel, Dropped, Outcome)):
@@ -86,7 +86,7 @@ class Digests:
 
     @property
     def decisions(self) -> str:
-        """Of decisions, orders, reports, fills and outcomes in their order."""
+        """Of decisions, orders, cancels, fills and outcomes in their order."""
         return self._decisions.hexdigest()
 
     @property

@@ -1,4 +1,5 @@
 """Candidates to scores: one ONNX batch a frame, active and shadow model side by side. `python -m streams.ai_scorer`"""
+import asyncio
 import logging
 import time
 
@@ -69,6 +70,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
         exporter.set(m.TAU_HOLD_CURRENT, shadow.tau_hold, model="shadow")
     log.info("active model %s, tau_entry %.3f%s", active.model_id, active.tau_entry, f", shadow {shadow.model_id}" if shadow else "")
     rolling: list[float] = []
+    shadowed: list[float] = []
 
     async def on_candidates(record) -> None:
         batch = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
@@ -84,17 +86,19 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
             rolling.extend(s.p for s in items if s.p == s.p)
             exporter.inc(m.SCHEMA_MISMATCH_TOTAL, sum(s.p != s.p for s in items))
             if shadow:
+                shadowed.extend(s.shadow_p for s in items if s.shadow_p is not None)
                 exporter.inc(m.SHADOW_SIGNALS_EVALUATED_TOTAL, len(items))
                 exporter.inc(m.SHADOW_SIGNALS_APPROVED_TOTAL, sum((s.shadow_p or 0) >= scoring.shadow_entry for s in items))
 
     async def distribution() -> None:
         while True:
-            await worker.app.sleep(2.0)
-            del rolling[:-ROLLING]
-            if rolling:
-                p = np.array(rolling)
-                for stat, value in (("mean", p.mean()), ("std", p.std()), *zip(("p10", "p50", "p90"), np.quantile(p, (0.1, 0.5, 0.9)))):
-                    exporter.set(m.MODEL_SCORE_DISTRIBUTION, float(value), split="online", stat=stat)
+            await asyncio.sleep(2.0)
+            for series, scores in ((m.MODEL_SCORE_DISTRIBUTION, rolling), (m.SHADOW_SCORE_DISTRIBUTION, shadowed)):
+                del scores[:-ROLLING]
+                if scores:
+                    p = np.array(scores)
+                    for stat, value in (("mean", p.mean()), ("std", p.std()), *zip(("p10", "p50", "p90"), np.quantile(p, (0.1, 0.5, 0.9)))):
+                        exporter.set(series, float(value), split="online", stat=stat)
 
     worker.background.append(distribution)
     stage = Stateful(worker, on_candidates)

@@ -6,7 +6,10 @@ import time
 from config.settings import Settings
 from engine import metrics as m
 from engine.facts import Frame, join
+from engine.market.repair import Cleaner, Raw
+from store.archive import ArchiveError, ArchiveWriter
 from store.exporter import Exporter
+from store.importers import cleaner
 from streams.codec import encode
 from streams.stage import Stateful
 from streams.topics import MD_FRAMES
@@ -16,6 +19,7 @@ from streams.worker import Worker, wall_ms
 
 log = logging.getLogger("sluice.collector")
 RETRY_S = 0.5
+ARCHIVE_S = 300      # a crash loses at most this much of the archive; the log keeps it
 
 
 class Collector:
@@ -28,6 +32,10 @@ class Collector:
         self.opened: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self.ended: set[str] = set()
+        self.cleaners: dict[str, Cleaner] = {}
+        self.archives: dict[str, ArchiveWriter] = {}
+        self.archived = time.monotonic()
+        self.keeps = settings.exchange.market != "recording"       # a recording is an archive already
         self.lockstep = settings.lockstep
         self.stage = Stateful(worker, self.nothing, self.parts, self.restore)
 
@@ -45,14 +53,17 @@ class Collector:
             self.due[symbol] = int(due)
 
     async def feed(self) -> None:
-        """The market line: connects, takes frames, connects again."""
+        """The market line: connects, takes frames, connects again; whatever waits is published before another session begins."""
         x = self.settings.exchange
         while True:
             venue = LocalVenue(x.host, x.port)
             try:
                 hello = await venue.connect(patience_s=3600)
                 if hello.session != self.session:
-                    self.session, self.due, self.open = hello.session, {}, {}
+                    for symbol in list(self.open):
+                        await self.flush(symbol)
+                    self.close_archives()
+                    self.session, self.due, self.cleaners = hello.session, {}, {}
                 log.info("market of %s:%d, session %s: %s", x.host, x.port, hello.session, ", ".join(hello.symbols))
                 async for got in venue.market(hello.symbols, self.session, dict(self.due)):
                     if isinstance(got, Ended):
@@ -74,14 +85,54 @@ class Collector:
             self.exporter.inc(m.MARKET_GAPS_TOTAL, symbol=symbol)
             log.error("%s: event %d was due, %d came", symbol, due, frame.seq)
             await self.flush(symbol)
+        self.due[symbol] = frame.seq + frame.n
+        frame = self.clean(frame)
+        if not frame.n:
+            return
         waiting = self.open.setdefault(symbol, [])
+        if waiting and waiting[-1].seq + waiting[-1].n != frame.seq:
+            await self.flush(symbol)
+            waiting = self.open.setdefault(symbol, [])
         if not waiting:
             self.opened[symbol] = wall_ms()
         waiting.append(frame)
-        self.due[symbol] = frame.seq + frame.n
         most = self.settings.frames.max_events
         if self.lockstep or sum(f.n for f in waiting) >= most or wall_ms() - self.opened[symbol] >= self.settings.frames.max_ms:
             await self.flush(symbol)
+
+    def clean(self, frame: Frame) -> Frame:
+        """What of a venue's frame may be traded on; the rest is counted by its reason. The venue's event numbers are kept."""
+        symbol = frame.symbol
+        if symbol not in self.cleaners:
+            self.cleaners[symbol] = cleaner(symbol, self.settings)
+        sieve = self.cleaners[symbol]
+        columns, counts = sieve.clean(Raw(frame.times, frame.kinds, frame.book_rows, frame.trade_rows))
+        for reason, n in counts.refused.items():
+            self.exporter.inc(m.BAD_TICKS_TOTAL, n, symbol=symbol, reason=reason)
+        for kind, n in counts.repaired.items():
+            self.exporter.inc(m.REPAIRED_TICKS_TOTAL, n, symbol=symbol, kind=kind)
+        if counts.gaps:
+            self.exporter.inc(m.MARKET_GAPS_TOTAL, counts.gaps, symbol=symbol)
+        return sieve.frame(columns, frame.session, frame.seq) if counts.refused or counts.repaired else frame
+
+    def archive(self, frame: Frame) -> None:
+        """Keeps the frame for training and replay, in a folder a session; an archive that fails stops, the market goes on."""
+        if not self.keeps:
+            return
+        try:
+            if frame.symbol not in self.archives:
+                root = self.settings.folder("data") / "archive" / f"{self.settings.feed or self.settings.exchange.market}-{frame.session}"
+                self.archives[frame.symbol] = ArchiveWriter(root, frame.symbol, self.settings.instrument(frame.symbol), "collector")
+            self.archives[frame.symbol].add(frame)
+        except (ArchiveError, OSError) as error:
+            self.keeps = False
+            log.error("the archive stops: %s", error)
+
+    def close_archives(self) -> None:
+        """Writes what waits of every symbol."""
+        for writer in self.archives.values():
+            writer.close()
+        self.archives = {}
 
     async def flush(self, symbol: str) -> None:
         """Publishes what is open of the symbol."""
@@ -91,6 +142,7 @@ class Collector:
         frame = join(waiting)
         stamped = Frame(frame.symbol, frame.session, frame.seq, frame.tick, frame.lot, frame.ts, frame.kind, frame.books, frame.trades,
                         self.opened[symbol])
+        self.archive(stamped)
         self.stage.sent(await self.worker.send(MD_FRAMES, symbol, encode(stamped)))
         self.exporter.inc(m.MARKET_EVENTS_TOTAL, frame.n, symbol=symbol)
         self.exporter.inc(m.FRAMES_TOTAL, service="collector", symbol=symbol)
@@ -110,6 +162,14 @@ class Collector:
                 for symbol, at in self.last.items():
                     self.exporter.set(m.MARKET_DATA_AGE_MS, 0 if symbol in self.ended else (time.monotonic() - at) * 1000, symbol=symbol)
                 await self.stage.save()
+            if time.monotonic() - self.archived > ARCHIVE_S:
+                self.archived = time.monotonic()
+                for writer in self.archives.values():
+                    writer.flush()
+
+    async def close(self) -> None:
+        """Writes what waits for the archive."""
+        self.close_archives()
 
 
 def make(settings: Settings, exporter: Exporter) -> Worker:
@@ -117,6 +177,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
     worker = Worker("collector", settings, exporter, [])
     collector = Collector(worker, settings, exporter)
     worker.background += [collector.feed, collector.beat]
+    worker.on_close.append(collector.close)
     return worker
 
 

@@ -1,12 +1,14 @@
 """Keeps what people query up to date, and watches the outcomes. `python -m streams.supervisor`
 
-Its first form: it runs the projections behind the ledger and counts outcomes; the rollout state machine moves in later.
+Its first form: it runs the projections behind the ledger, re-runs the desk's journal and compares every answer, and tells the
+outcomes; the rollout state machine moves in later.
 """
 import asyncio
 import logging
 
 from config.settings import Settings
 from engine import metrics as m
+from store.audit import Auditor
 from store.exporter import Exporter
 from store.ledger import ledger_url
 from store.projections import Projector
@@ -17,6 +19,7 @@ from streams.worker import Worker
 
 log = logging.getLogger("sluice.supervisor")
 EVERY_S = 0.5
+PAGE = 200        # transactions at once: a stop waits for no more
 
 
 def make(settings: Settings, exporter: Exporter) -> Worker:
@@ -32,11 +35,20 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
     async def project() -> None:
         projector = Projector(ledger_url(settings))
         while True:
-            done = await asyncio.to_thread(projector.run_once)
-            if not done:
+            if not await asyncio.to_thread(projector.run_once, PAGE):
                 await asyncio.sleep(EVERY_S)
 
-    worker.background.append(project)
+    async def audit() -> None:
+        auditor = Auditor(ledger_url(settings), settings)
+        while True:
+            compared, differing = await asyncio.to_thread(auditor.run_once, PAGE)
+            if differing:
+                exporter.inc(m.LIVE_REPLAY_DIFF_TOTAL, differing)
+                log.error("%d answers up to transaction %d differ from the journal's re-run", differing, auditor.at)
+            if not compared:
+                await asyncio.sleep(EVERY_S)
+
+    worker.background += [project, audit]
     Stateful(worker, on_outcomes)
     return worker
 

@@ -1,0 +1,156 @@
+"""Governed events a second on one core: features → ONNX → Desk → matching → hashed ledger, with a profile by stage.
+
+    python -m benchmarks.replay standx                     a recording; the active model
+    python -m benchmarks.replay standx --sparse            fewer candidates an event (triggers.imbalance 0.9, cooldown 1 s)
+
+Beside it, in the same run, the named alternative: the same candidates and scores through a plain pandas loop backtest without
+venue, policy or ledger. A figure without its candidates per event says little, so it is always printed with them.
+"""
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from config import settings as config
+from engine.facts import Approved, Cancel, Dropped, DroppedBatch, Market, Order, Outcome, Outcomes, Scored, ScoredBatch
+from engine.scoring.signals import SignalEngine
+from store import archive, importers
+from store.closed import Closed, frames_of, scored_by
+from store.ledger import Ledger
+from store.scorer import Scorer
+
+
+class Clock:
+    """Seconds spent by stage."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = defaultdict(float)
+
+    def timed(self, stage: str, function):
+        """The function, its time booked to the stage."""
+        def run(*args):
+            began = time.perf_counter()
+            got = function(*args)
+            self.spent[stage] += time.perf_counter() - began
+            return got
+        return run
+
+
+def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: list[str], events: int, limit: int) -> dict:
+    """The whole loop with a ledger transaction a frame."""
+    clock = Clock()
+    frames = frames_of(root, symbols, events)
+    if limit:
+        frames = {s: (f for f in source if f.seq < limit) for s, source in frames.items()}
+    closed = Closed(settings, scorer, frames)
+    for road in closed.roads.values():
+        road.signals.on = clock.timed("features", road.signals.on)          # type: ignore[method-assign]
+        road.score = clock.timed("score", road.score)
+        road.venue.advance = clock.timed("venue", road.venue.advance)       # type: ignore[method-assign]
+    closed.desk._on = {kind: clock.timed("desk", on) for kind, on in closed.desk._on.items()}
+    trades = orders = 0
+    with tempfile.TemporaryDirectory() as folder, Ledger(f"sqlite:///{folder}/ledger.db", "risk") as ledger:
+        consumed: list = []
+        outs: list = []
+        commit = clock.timed("ledger", lambda: ledger.commit(closed.desk.state.now_ms, consumed, produced(symbols[0], outs), {}))
+        began, frame = time.perf_counter(), -1
+        for _, fact, said in closed:
+            consumed.append(ScoredBatch(fact.signal.symbol, "arch", fact.signal.seq, 1, fact.signal.ts_ms, 0.0, [fact])
+                            if isinstance(fact, Scored) else fact)
+            outs += said
+            for out in said:
+                trades += isinstance(out, Outcome)
+                orders += isinstance(out, Order)
+            if isinstance(fact, Market) and fact.seq // events != frame:
+                frame = fact.seq // events
+                commit()
+                consumed.clear(), outs.clear()
+        commit()
+        took = time.perf_counter() - began
+        size = Path(folder, "ledger.db").stat().st_size
+    return {"events": closed.events, "candidates": closed.candidates, "seconds": took, "trades": trades, "orders": orders,
+            "stages": dict(clock.spent), "ledger_mb": size / 1e6}
+
+
+def produced(symbol: str, outs: list) -> list:
+    """The Desk's answers as the records that the risk service would publish."""
+    records: list = []
+    acts = [o for o in outs if isinstance(o, (Order, Cancel))]
+    if acts:
+        records.append(Approved(symbol, "arch", 0, 0, 0.0, [a for a in acts if isinstance(a, Order)],
+                                [a for a in acts if isinstance(a, Cancel)], "".join("o" if isinstance(a, Order) else "c" for a in acts)))
+    if dropped := [o for o in outs if isinstance(o, Dropped)]:
+        records.append(DroppedBatch(symbol, "arch", 0, dropped))
+    if outcomes := [o for o in outs if isinstance(o, Outcome)]:
+        records.append(Outcomes(symbol, "arch", outcomes))
+    return records
+
+
+def plain(settings: config.Settings, scorer: Scorer, root: Path, symbol: str, events: int, limit: int) -> dict:
+    """The alternative: features and scores as columns, then a loop over the candidates' rows with pandas."""
+    began = time.perf_counter()
+    engine = SignalEngine(symbol, settings.instrument(symbol), settings.windows, settings.triggers, settings.regimes)
+    score, rows, times, bids, asks, n = scored_by(scorer), [], [], [], [], 0
+    for frame in archive.read(root, symbol, events=events):
+        if limit and frame.seq >= limit:
+            break
+        n += frame.n
+        book = frame.book_rows
+        times.append(frame.times[frame.kinds == 0])
+        bids.append(book[:, 0, 0] * frame.tick)
+        asks.append(book[:, 2, 0] * frame.tick)
+        if found := engine.on(frame):
+            rows += [(s.signal.ts_ms, s.signal.side, s.signal.entry, s.signal.stop, s.signal.target, s.p) for s in score(found)]
+    table = pd.DataFrame(rows, columns=["ts", "side", "entry", "stop", "target", "p"])
+    ts, bid, ask = np.concatenate(times), np.concatenate(bids), np.concatenate(asks)
+    limits, free_at, trades = settings.policy, 0, 0
+    for row in table.itertuples():
+        if row.p < limits.min_confidence or row.ts < free_at:
+            continue
+        first = int(np.searchsorted(ts, row.ts, "right"))
+        last = int(np.searchsorted(ts, row.ts + settings.desk.max_holding_ms, "right"))
+        touch = bid[first:last] if row.side == "BUY" else ask[first:last]
+        if len(touch):
+            trades += 1
+            free_at = row.ts + int(limits.cooldown_seconds_per_symbol * 1000)
+    return {"events": n, "candidates": len(table), "seconds": time.perf_counter() - began, "trades": trades}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("market", help="a recording's name or folder, or an archive")
+    parser.add_argument("--models", help="registry folder (default paths.models)")
+    parser.add_argument("--events", type=int, default=256, help="events a frame (default 256)")
+    parser.add_argument("--limit", type=int, default=0, help="only the first N events")
+    parser.add_argument("--sparse", action="store_true", help="about one candidate in ten events")
+    parser.add_argument("--runs", type=int, default=3, help="repetitions; the median is printed (default 3)")
+    args = parser.parse_args(argv)
+    settings = config.load()
+    if args.sparse:
+        settings = msgspec.structs.replace(settings, triggers=msgspec.structs.replace(settings.triggers, imbalance=0.9, cooldown_ms=1000))
+    scorer = Scorer.load(Path(args.models) if args.models else settings.folder("models"), "active")
+    if scorer is None:
+        raise SystemExit("no active model: python -m flows.train makes a first one")
+    root, symbols = importers.open_recording(args.market, settings.folder("data") / "recordings", settings)
+    symbol = symbols[0]
+    governed(settings, scorer, root, [symbol], args.events, 20_000)      # kernels and caches
+    runs = [(governed(settings, scorer, root, [symbol], args.events, args.limit),
+             plain(settings, scorer, root, symbol, args.events, args.limit)) for _ in range(args.runs)]
+    mine, other = sorted(runs, key=lambda r: r[0]["seconds"])[len(runs) // 2]
+    rate, named = mine["events"] / mine["seconds"], other["events"] / other["seconds"]
+    print(f"{symbol}, {mine['events']:,} events, {args.events} a frame, {mine['candidates'] / mine['events']:.3f} candidates an event")
+    print(f"governed, hashed ledger   {rate:>10,.0f} events/s   {mine['trades']} trades, {mine['orders']} orders, ledger {mine['ledger_mb']:.0f} MB")
+    print(f"plain pandas loop         {named:>10,.0f} events/s   {other['trades']} trades   ratio {rate / named:.2f}")
+    rest = mine["seconds"] - sum(mine["stages"].values())
+    for stage, seconds in sorted([*mine["stages"].items(), ("lanes and facts", rest)], key=lambda s: -s[1]):
+        print(f"  {stage:<16} {100 * seconds / mine['seconds']:5.1f} %   {1e6 * seconds / mine['events']:6.2f} µs an event")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
