@@ -116,7 +116,7 @@ DECISION_MS = histogram("tick_to_order_ms", "Ingress of the market event to the 
 REPORTS_TOTAL = counter("reports_total", "Venue reports", status=STATUSES)
 FILLS_TOTAL = counter("fills_total", "Executions", symbol=SYMBOL, liquidity=("maker", "taker"))
 FILL_RATE_ROLLING = gauge("fill_rate_rolling", "Entries filled / entries placed, last 50", route=ROUTES)
-ORDER_MS = histogram("tick_to_venue_ms", "Ingress of the market event to the venue's acceptance", MS)
+ORDER_MS = histogram("tick_to_venue_ms", "Ingress of the market event to the order handed to the venue", MS)
 UNKNOWN_ORDERS = gauge("unknown_orders", "Orders whose submit is ambiguous and not yet reconciled")
 
 # the ledger

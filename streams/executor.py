@@ -11,7 +11,7 @@ import msgspec
 
 from config.settings import Settings
 from engine import metrics as m
-from engine.facts import CANCELLED, DONE, REJECTED, Approved, Fill, Fills, Order, Report, Reports
+from engine.facts import Approved, Fill, Fills, Order, Report, Reports
 from store.exporter import Exporter
 from streams.codec import decode, encode
 from streams.stage import Stateful
@@ -33,7 +33,6 @@ class Executor:
         self.connected = asyncio.Event()
         self.after: dict[str, int] = {}          # the last venue number published, by symbol
         self.unanswered: dict[str, Order] = {}   # sent, and not a word yet
-        self.sent_ms: dict[str, float] = {}
         self.stage = Stateful(worker, self.on_approved, self.parts, self.restore)
 
     def parts(self) -> dict[str, bytes]:
@@ -56,8 +55,9 @@ class Executor:
                 for act in approved.acts():
                     if isinstance(act, Order):
                         self.unanswered[act.id] = act
-                        self.sent_ms[act.id] = approved.sent_ms
                         await venue.place(act)
+                        if approved.sent_ms:
+                            self.exporter.observe(m.ORDER_MS, wall_ms() - approved.sent_ms)
                     else:
                         await venue.cancel(act)
                 if approved.upto_ms:
@@ -110,12 +110,7 @@ class Executor:
         fills = [i for i in items if isinstance(i, Fill)]
         reports = [i for i in items if isinstance(i, Report)]
         for item in items:
-            if self.unanswered.pop(item.order_id, None) is not None:
-                sent = self.sent_ms.pop(item.order_id, 0.0)
-                if sent:
-                    self.exporter.observe(m.ORDER_MS, wall_ms() - sent)
-            if isinstance(item, Report) and item.status in (DONE, CANCELLED, REJECTED):
-                self.sent_ms.pop(item.order_id, None)
+            self.unanswered.pop(item.order_id, None)
         if fills:
             await (await self.worker.send(EXEC_FILLS, happened.symbol, encode(Fills(happened.symbol, happened.session, wall_ms(), fills))))
         told = Reports(happened.symbol, happened.session, happened.upto_ms, happened.upto_seq, wall_ms(), reports)

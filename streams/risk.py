@@ -10,7 +10,7 @@ from collections import deque
 
 from config.settings import Settings
 from engine import metrics as m
-from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, Tick
+from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, ScoredBatch, Tick
 from engine.telemetry import Telemetry
 from store.exporter import Exporter
 from store.ledger import Ledger, ledger_url
@@ -69,7 +69,9 @@ class Risk:
         if isinstance(fact, Frame):
             self.exporter.inc(m.FRAMES_TOTAL, service="risk", symbol=fact.symbol)
         consumed, outs = self.host.take(fact, (record.topic, record.partition, record.offset))
-        await self.speak(consumed, outs, getattr(fact, "sent_ms", 0.0))
+        await self.speak(consumed, outs, fact.sent_ms if isinstance(fact, (Frame, ScoredBatch)) else 0.0)
+        if isinstance(fact, ScoredBatch) and fact.sent_ms:
+            self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - fact.sent_ms, service="risk")
 
     async def speak(self, consumed: list, outs: list, sent_ms: float) -> None:
         """Writes down what was consumed and said, then says it."""
@@ -82,10 +84,8 @@ class Risk:
             for one in consumed:
                 self.telemetry.heard(one)
             self.telemetry.said(outs)
-            if sent_ms:
-                self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - sent_ms, service="risk")
-                if any(isinstance(o, Order) for o in outs):
-                    self.exporter.observe(m.DECISION_MS, wall_ms() - sent_ms)
+            if sent_ms and any(isinstance(o, Order) for o in outs):
+                self.exporter.observe(m.DECISION_MS, wall_ms() - sent_ms)
         if self.lockstep:
             for promise in self.host.promises():
                 await self.worker.send(SIG_APPROVED, promise.symbol, encode(promise))
