@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.fixtures_kafka"]
+
 
 @pytest.fixture(scope="session")
 def recordings() -> Path:

@@ -16,8 +16,6 @@ from streams import broker as brokers
 from streams.topics import MD_FRAMES, TOPICS, named
 from tests.fixtures_kafka import pointed_at
 
-pytest_plugins = ["tests.fixtures_kafka"]
-
 
 def test_the_lock_names_every_jar_by_coordinate_and_hash():
     found = jars.locked()
