@@ -19,7 +19,7 @@ from store.registry import Registry, RegistryError, check
 from store.scorer import Scorer
 
 SMALL = """
-training: {simulated_hours: 0.75, min_rows: 300, trees: 20, leaves: 7, min_leaf_rows: 50}
+training: {simulated_hours: 2, min_rows: 300, trees: 20, leaves: 7, min_leaf_rows: 50}
 labels: {embargo_ms: 5000}
 """
 
