@@ -6,6 +6,7 @@
 Beside it, in the same run, the named alternative: the same candidates and scores through a plain pandas loop backtest without
 venue, policy or ledger. A figure without its candidates per event says little, so it is always printed with them.
 """
+
 import argparse
 import tempfile
 import time
@@ -33,11 +34,13 @@ class Clock:
 
     def timed(self, stage: str, function):
         """The function, its time booked to the stage."""
+
         def run(*args):
             began = time.perf_counter()
             got = function(*args)
             self.spent[stage] += time.perf_counter() - began
             return got
+
         return run
 
 
@@ -49,9 +52,9 @@ def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: lis
         frames = {s: (f for f in source if f.seq < limit) for s, source in frames.items()}
     closed = Closed(settings, scorer, frames)
     for road in closed.roads.values():
-        road.signals.on = clock.timed("features", road.signals.on)          # type: ignore[method-assign]
+        road.signals.on = clock.timed("features", road.signals.on)  # type: ignore[method-assign]
         road.score = clock.timed("score", road.score)
-        road.venue.advance = clock.timed("venue", road.venue.advance)       # type: ignore[method-assign]
+        road.venue.advance = clock.timed("venue", road.venue.advance)  # type: ignore[method-assign]
     closed.desk._on = {kind: clock.timed("desk", on) for kind, on in closed.desk._on.items()}
     trades = orders = 0
     with tempfile.TemporaryDirectory() as folder, Ledger(f"sqlite:///{folder}/ledger.db", "risk") as ledger:
@@ -60,8 +63,11 @@ def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: lis
         commit = clock.timed("ledger", lambda: ledger.commit(closed.desk.state.now_ms, consumed, produced(symbols[0], outs), {}))
         began, frame = time.perf_counter(), -1
         for _, fact, said in closed:
-            consumed.append(ScoredBatch(fact.signal.symbol, "arch", fact.signal.seq, 1, fact.signal.ts_ms, 0.0, [fact])
-                            if isinstance(fact, Scored) else fact)
+            consumed.append(
+                ScoredBatch(fact.signal.symbol, "arch", fact.signal.seq, 1, fact.signal.ts_ms, 0.0, [fact])
+                if isinstance(fact, Scored)
+                else fact
+            )
             outs += said
             for out in said:
                 trades += isinstance(out, Outcome)
@@ -73,8 +79,15 @@ def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: lis
         commit()
         took = time.perf_counter() - began
         size = Path(folder, "ledger.db").stat().st_size
-    return {"events": closed.events, "candidates": closed.candidates, "seconds": took, "trades": trades, "orders": orders,
-            "stages": dict(clock.spent), "ledger_mb": size / 1e6}
+    return {
+        "events": closed.events,
+        "candidates": closed.candidates,
+        "seconds": took,
+        "trades": trades,
+        "orders": orders,
+        "stages": dict(clock.spent),
+        "ledger_mb": size / 1e6,
+    }
 
 
 def produced(symbol: str, outs: list) -> list:
@@ -82,8 +95,18 @@ def produced(symbol: str, outs: list) -> list:
     records: list = []
     acts = [o for o in outs if isinstance(o, (Order, Cancel))]
     if acts:
-        records.append(Approved(symbol, "arch", 0, 0, 0.0, [a for a in acts if isinstance(a, Order)],
-                                [a for a in acts if isinstance(a, Cancel)], "".join("o" if isinstance(a, Order) else "c" for a in acts)))
+        records.append(
+            Approved(
+                symbol,
+                "arch",
+                0,
+                0,
+                0.0,
+                [a for a in acts if isinstance(a, Order)],
+                [a for a in acts if isinstance(a, Cancel)],
+                "".join("o" if isinstance(a, Order) else "c" for a in acts),
+            )
+        )
     if dropped := [o for o in outs if isinstance(o, Dropped)]:
         records.append(DroppedBatch(symbol, "arch", 0, dropped))
     if outcomes := [o for o in outs if isinstance(o, Outcome)]:
@@ -122,7 +145,9 @@ def plain(settings: config.Settings, scorer: Scorer, root: Path, symbol: str, ev
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("market", help="a recording's name or folder, or an archive")
     parser.add_argument("--models", help="registry folder (default paths.models)")
     parser.add_argument("--events", type=int, default=256, help="events a frame (default 256)")
@@ -138,13 +163,21 @@ def main(argv: list[str] | None = None) -> int:
         raise SystemExit("no active model: python -m flows.train makes a first one")
     root, symbols = importers.open_recording(args.market, settings.folder("data") / "recordings", settings)
     symbol = symbols[0]
-    governed(settings, scorer, root, [symbol], args.events, 20_000)      # kernels and caches
-    runs = [(governed(settings, scorer, root, [symbol], args.events, args.limit),
-             plain(settings, scorer, root, symbol, args.events, args.limit)) for _ in range(args.runs)]
+    governed(settings, scorer, root, [symbol], args.events, 20_000)  # kernels and caches
+    runs = [
+        (
+            governed(settings, scorer, root, [symbol], args.events, args.limit),
+            plain(settings, scorer, root, symbol, args.events, args.limit),
+        )
+        for _ in range(args.runs)
+    ]
     mine, other = sorted(runs, key=lambda r: r[0]["seconds"])[len(runs) // 2]
     rate, named = mine["events"] / mine["seconds"], other["events"] / other["seconds"]
     print(f"{symbol}, {mine['events']:,} events, {args.events} a frame, {mine['candidates'] / mine['events']:.3f} candidates an event")
-    print(f"governed, hashed ledger   {rate:>10,.0f} events/s   {mine['trades']} trades, {mine['orders']} orders, ledger {mine['ledger_mb']:.0f} MB")
+    print(
+        f"governed, hashed ledger   {rate:>10,.0f} events/s   {mine['trades']} trades, {mine['orders']} orders, "
+        f"ledger {mine['ledger_mb']:.0f} MB"
+    )
     print(f"plain pandas loop         {named:>10,.0f} events/s   {other['trades']} trades   ratio {rate / named:.2f}")
     rest = mine["seconds"] - sum(mine["stages"].values())
     for stage, seconds in sorted([*mine["stages"].items(), ("lanes and facts", rest)], key=lambda s: -s[1]):

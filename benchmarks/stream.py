@@ -7,6 +7,7 @@ The whole route runs as it does live (exchange, collector, signals, scorer, risk
 own on free ports); the market is simulated at the rate asked for, cooldowns and confidence are lowered so that there are orders to
 time. Figures come from the services' own histograms: `tick→decided` is a frame's ingress to its scores decided (three hops).
 """
+
 import argparse
 import os
 import re
@@ -24,7 +25,7 @@ from engine import metrics as m
 from streams import broker
 
 QUANTILES = (0.5, 0.99)
-TRADES_S = 35      # of the three simulated symbols together
+TRADES_S = 35  # of the three simulated symbols together
 
 
 def free_port() -> int:
@@ -98,35 +99,53 @@ def market_file(folder: Path, rate: float) -> Path:
 
 def line(rate: str, before: dict[str, float], after: dict[str, float], took: float) -> str:
     """One row of the table."""
+
     def grew(prefix: str) -> float:
         return sum(v - before.get(k, 0.0) for k, v in after.items() if k.startswith(prefix))
 
     def shown(series: m.Series, **labels: str) -> str:
         return "/".join(f"{quantile(before, after, series, q, **labels):.1f}" for q in QUANTILES)
+
     lag = max((v for k, v in after.items() if k.startswith("consumer_lag_records")), default=0)
-    return (f"{rate:>8} {grew('market_events_total') / took:>9,.0f} {grew('candidates_total{') / took:>13,.1f} "
-            f"{shown(m.STAGE_LATENCY_MS, service='risk'):>19} {shown(m.DECISION_MS):>17} {shown(m.ORDER_MS):>17} "
-            f"{grew('tick_to_venue_ms_count'):>7.0f} {lag:>4.0f}")
+    return (
+        f"{rate:>8} {grew('market_events_total') / took:>9,.0f} {grew('candidates_total{') / took:>13,.1f} "
+        f"{shown(m.STAGE_LATENCY_MS, service='risk'):>19} {shown(m.DECISION_MS):>17} {shown(m.ORDER_MS):>17} "
+        f"{grew('tick_to_venue_ms_count'):>7.0f} {lag:>4.0f}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stream", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.stream", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rates", default="100,1000,5000", help="market events a second (default 100,1000,5000)")
     parser.add_argument("--seconds", type=float, default=20.0, help="measured, after 5 s of warm-up (default 20)")
     args = parser.parse_args(argv)
     settings = config.load()
     folder = Path(tempfile.mkdtemp(prefix="sluice-stream-"))
     kafka = broker.start(folder / "kafka")
-    free = {"POLICY_COOLDOWN_SYMBOL": "1", "POLICY_COOLDOWN_GLOBAL": "0", "POLICY_MIN_CONFIDENCE": "0.3"}      # more orders to time
+    free = {"POLICY_COOLDOWN_SYMBOL": "1", "POLICY_COOLDOWN_GLOBAL": "0", "POLICY_MIN_CONFIDENCE": "0.3"}  # more orders to time
     try:
-        print(f"{'asked/s':>8} {'events/s':>9} {'candidates/s':>13} {'tick→decided p50/99':>19} {'tick→order p50/99':>17} "
-              f"{'tick→venue p50/99':>17} {'orders':>7} {'lag':>4}      (ms)")
+        print(
+            f"{'asked/s':>8} {'events/s':>9} {'candidates/s':>13} {'tick→decided p50/99':>19} {'tick→order p50/99':>17} "
+            f"{'tick→venue p50/99':>17} {'orders':>7} {'lag':>4}      (ms)"
+        )
         for i, rate in enumerate(args.rates.split(",")):
             port = free_port()
-            env = os.environ | free | {
-                "KAFKA_BOOTSTRAP_SERVERS": kafka.address, "SLUICE_DATA": str(folder / f"data{i}"), "SLUICE_MODELS": str(settings.folder("models")),
-                "SLUICE_METRICS_PORT": str(port), "SLUICE_INSTANCE": f"r{i}", "SLUICE_FEED": f"r{i}", "SLUICE_EXCHANGE_PORT": str(free_port()),
-                "SLUICE_LOG_LEVEL": "ERROR"}
+            env = (
+                os.environ
+                | free
+                | {
+                    "KAFKA_BOOTSTRAP_SERVERS": kafka.address,
+                    "SLUICE_DATA": str(folder / f"data{i}"),
+                    "SLUICE_MODELS": str(settings.folder("models")),
+                    "SLUICE_METRICS_PORT": str(port),
+                    "SLUICE_INSTANCE": f"r{i}",
+                    "SLUICE_FEED": f"r{i}",
+                    "SLUICE_EXCHANGE_PORT": str(free_port()),
+                    "SLUICE_LOG_LEVEL": "ERROR",
+                }
+            )
             subprocess.run([sys.executable, "-m", "streams.admin"], env=env, cwd=config.ROOT, check=True, stdout=subprocess.DEVNULL)
             before, after, took = run(env, ["--config", str(market_file(folder, float(rate)))], args.seconds, 5.0, port)
             print(line(rate, before, after, took), flush=True)

@@ -151,7 +151,8 @@ class Settings(Struct, frozen=True):
 
 
 # S1's document writes some sections under other names: they are read as the same keys.
-ALIASES = {("exchange", k): ("venue", k) for k in ("mode", "venue", "maker_only", "reduce_only", "post_only")}
+ALIASES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("exchange", k): ("venue", k) for k in ("mode", "venue", "maker_only", "reduce_only", "post_only")}
 ALIASES |= {("executor", "sizing"): ("sizing",), ("ai_scorer", "shadow"): ("shadow",)}
 
 

@@ -3,7 +3,8 @@
 It opens (guards → S4's policy → size) and closes (target, stop, time, hold); every no is a `Dropped` with its code and numbers.
 No clock, no I/O, no randomness: equal facts in equal order give byte-equal answers.
 """
-from collections.abc import Mapping
+
+from collections.abc import Callable, Mapping
 from math import isfinite
 
 import msgspec
@@ -44,6 +45,7 @@ Out = Order | Cancel | Dropped | Outcome
 
 class Touch(msgspec.Struct):
     """The last known best prices of a symbol, in ticks."""
+
     bid: int
     ask: int
     ts_ms: int
@@ -51,6 +53,7 @@ class Touch(msgspec.Struct):
 
 class State(msgspec.Struct):
     """All that the Desk remembers."""
+
     portfolio: Portfolio
     touches: dict[str, Touch] = {}
     now_ms: int = 0
@@ -65,8 +68,15 @@ class Desk:
     def __init__(self, desk: DeskSettings, limits: EntryLimits, sizing: Sizing, venue: Venue, instruments: Mapping[str, Instrument]):
         self.desk, self.limits, self.sizing, self.venue, self.instruments = desk, limits, sizing, venue, instruments
         self.state = State(Portfolio(desk.equity_usd))
-        self._on = {Market: self.on_market, Scored: self.on_scored, ScoredBatch: self.on_batch, Report: self.on_report, Fill: self.on_fill,
-                    Control: self.on_control, Tick: self.on_tick}
+        self._on: dict[type, Callable[..., list[Out]]] = {
+            Market: self.on_market,
+            Scored: self.on_scored,
+            ScoredBatch: self.on_batch,
+            Report: self.on_report,
+            Fill: self.on_fill,
+            Control: self.on_control,
+            Tick: self.on_tick,
+        }
 
     @property
     def portfolio(self) -> Portfolio:
@@ -104,8 +114,11 @@ class Desk:
             if entry.state == OPEN or (entry.state == ENTERING and entry.bought):
                 touched = bid <= entry.stop_ticks if entry.sign > 0 else ask >= entry.stop_ticks
                 first = min(first, int(touched.argmax()) if touched.any() else rows)
-            alarm = {OPEN: entry.deadline_ms, ENTERING: entry.asked_ms + timeout if entry.asked_ms else entry.expires_ms,
-                     CANCELLING: entry.asked_ms + timeout}.get(entry.state, 0)
+            alarm = {
+                OPEN: entry.deadline_ms,
+                ENTERING: entry.asked_ms + timeout if entry.asked_ms else entry.expires_ms,
+                CANCELLING: entry.asked_ms + timeout,
+            }.get(entry.state, 0)
             if alarm:
                 first = min(first, int(np.searchsorted(ts, alarm)))
         return first
@@ -207,12 +220,41 @@ class Desk:
         if qty <= 0:
             return policy.Block(reasons.QTY_ZERO, f"{notional:.2f} USD at {signal.entry:g} is less than one lot of {instrument.lot:g}")
         if qty < instrument.min_qty or qty * signal.entry < instrument.min_notional_usd:
-            return policy.Block(reasons.BELOW_MINIMUM, f"qty={qty:g} (min {instrument.min_qty:g}), notional={qty * signal.entry:.2f} "
-                                                       f"(min {instrument.min_notional_usd:g})")
-        decision = Decision(f"D-{signal.id}", scored, code, numbers, qty * signal.entry / leverage, cap, qty, signal.entry, leverage,
-                            state.route, state.epoch, state.now_ms)
-        order = Order(order_id, ENTRY, order_id, signal.symbol, signal.side, qty, signal.entry, LIMIT, self.venue.post_only, False,
-                      state.route, state.epoch, state.now_ms, state.now_ms + self.desk.entry_ttl_ms, decision)
+            return policy.Block(
+                reasons.BELOW_MINIMUM,
+                f"qty={qty:g} (min {instrument.min_qty:g}), notional={qty * signal.entry:.2f} (min {instrument.min_notional_usd:g})",
+            )
+        decision = Decision(
+            f"D-{signal.id}",
+            scored,
+            code,
+            numbers,
+            qty * signal.entry / leverage,
+            cap,
+            qty,
+            signal.entry,
+            leverage,
+            state.route,
+            state.epoch,
+            state.now_ms,
+        )
+        order = Order(
+            order_id,
+            ENTRY,
+            order_id,
+            signal.symbol,
+            signal.side,
+            qty,
+            signal.entry,
+            LIMIT,
+            self.venue.post_only,
+            False,
+            state.route,
+            state.epoch,
+            state.now_ms,
+            state.now_ms + self.desk.entry_ttl_ms,
+            decision,
+        )
         portfolio.enter(order, instrument)
         out.append(order)
         return None
@@ -237,8 +279,21 @@ class Desk:
         entry.exits += 1
         entry.state = OPEN if kind == LIMIT else EXITING
         entry.asked_ms = ts_ms
-        order = Order(f"X{entry.exits}-{entry.id[2:]}", TARGET if kind == LIMIT else entry.cause, entry.id, entry.symbol, opposite(entry.side),
-                      entry.held, price, kind, kind == LIMIT, self.venue.reduce_only, entry.route, self.state.epoch, ts_ms)
+        order = Order(
+            f"X{entry.exits}-{entry.id[2:]}",
+            TARGET if kind == LIMIT else entry.cause,
+            entry.id,
+            entry.symbol,
+            opposite(entry.side),
+            entry.held,
+            price,
+            kind,
+            kind == LIMIT,
+            self.venue.reduce_only,
+            entry.route,
+            self.state.epoch,
+            ts_ms,
+        )
         self.portfolio.send(order)
         return [order]
 
@@ -268,10 +323,10 @@ class Desk:
         if order.id == entry.id:
             entry.deadline_ms = entry.opened_ms + self.desk.max_holding_ms
             return self._exit(entry, ts_ms) if entry.cause else self._exit(entry, ts_ms, LIMIT, entry.target)
-        if entry.state == EXITING:      # a market order that found too little: asked again after the timeout
+        if entry.state == EXITING:  # a market order that found too little: asked again after the timeout
             entry.state, entry.asked_ms = CANCELLING, ts_ms
             return []
-        entry.cause = entry.cause or TARGET     # the target would cross (or was ended by the venue): the touch is as good
+        entry.cause = entry.cause or TARGET  # the target would cross (or was ended by the venue): the touch is as good
         return self._exit(entry, ts_ms)
 
     # control
@@ -283,7 +338,9 @@ class Desk:
         state.epoch = max(state.epoch, control.epoch)
         if control.kind == KILL:
             state.halted = f"killed by {control.actor}: {control.reason}"
-            return [self._take_back(e, state.now_ms, HALT) for e in self.portfolio.entries.values() if e.state == ENTERING and not e.asked_ms]
+            return [
+                self._take_back(e, state.now_ms, HALT) for e in self.portfolio.entries.values() if e.state == ENTERING and not e.asked_ms
+            ]
         if control.kind == RELEASE:
             state.halted = ""
         return []

@@ -269,7 +269,7 @@ class Approved(msgspec.Struct, frozen=True, gc=False, tag="approved"):
     def acts(self) -> list[Order | Cancel]:
         """Orders and cancels as they were decided; the venue hears them so."""
         orders, cancels = iter(self.orders), iter(self.cancels)
-        return [next(orders if turn == "o" else cancels) for turn in self.turns]
+        return [next(orders) if turn == "o" else next(cancels) for turn in self.turns]
 
 
 class DroppedBatch(msgspec.Struct, frozen=True, gc=False, tag="dropped_batch"):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Protocol
 
-
 from engine.desk import Desk, Out
 from engine.execution.matching import Matching
 from engine.facts import Cancel, Candidate, Frame, Order, Scored

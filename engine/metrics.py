@@ -3,6 +3,7 @@
 The exporter, the alerts, the dashboards and `docs/metrics.md` import these objects, so that a phantom metric is an
 ImportError and a phantom label a LookupError. `str(series)` is its name; `series(route="paper")` a PromQL selector.
 """
+
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,12 +14,13 @@ SYMBOL = ("*",)  # filled with the configured symbols when the exporter starts
 SERVICES = ("exchange", "collector", "signal_engine", "ai_scorer", "risk", "executor", "supervisor", "api")
 STAGES = ("collector", "signal_engine", "ai_scorer", "risk", "executor", "supervisor")
 ROUTES = ("paper", "canary", "full")
-ANY = ("?",)     # open: a model's id, a topic
+ANY = ("?",)  # open: a model's id, a topic
 
 
 @dataclass(frozen=True)
 class Series:
     """One declared series; labels map each name to its closed set of values."""
+
     kind: str
     name: str
     help: str
@@ -62,8 +64,7 @@ def histogram(name, help, buckets, **labels) -> Series:
 
 
 MS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120)
-BAD_TICKS = ("crossed", "non_finite", "non_positive", "unordered", "off_market", "not_a_trade", "overflow", "late", "duplicate",
-             "unsorted")
+BAD_TICKS = ("crossed", "non_finite", "non_positive", "unordered", "off_market", "not_a_trade", "overflow", "late", "duplicate", "unsorted")
 REPAIRS = ("locked", "clock_skew", "off_tick", "off_lot")
 
 # the stream itself
@@ -86,13 +87,19 @@ SCORES_TOTAL = counter("scores_total", "Candidates scored", symbol=SYMBOL)
 SCORE_BATCH_MS = histogram("score_batch_ms", "Time of one scoring batch", (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
 MODEL_ACTIVE_ID = gauge("model_active_id", "1 for the model in the active slot", id=ANY)
 MODEL_SHADOW_ID = gauge("model_shadow_id", "1 for the model in the shadow slot", id=ANY)
-MODEL_SCORE_DISTRIBUTION = gauge("model_score_distribution", "Scores of the active model, rolling", split=("online",), stat=("mean", "std", "p10", "p50", "p90"))
-SHADOW_SCORE_DISTRIBUTION = gauge("shadow_score_distribution", "Scores of the shadow model, rolling", split=("online",), stat=("mean", "std", "p10", "p50", "p90"))
+MODEL_SCORE_DISTRIBUTION = gauge(
+    "model_score_distribution", "Scores of the active model, rolling", split=("online",), stat=("mean", "std", "p10", "p50", "p90")
+)
+SHADOW_SCORE_DISTRIBUTION = gauge(
+    "shadow_score_distribution", "Scores of the shadow model, rolling", split=("online",), stat=("mean", "std", "p10", "p50", "p90")
+)
 SHADOW_SIGNALS_EVALUATED_TOTAL = counter("shadow_signals_evaluated_total", "Candidates that the shadow model scored")
 SHADOW_SIGNALS_APPROVED_TOTAL = counter("shadow_signals_approved_total", "Candidates at or above the shadow model's tau_entry")
 TAU_ENTRY_CURRENT = gauge("tau_entry_current", "Entry threshold in force", model=("active", "shadow"))
 TAU_HOLD_CURRENT = gauge("tau_hold_current", "Hold threshold in force", model=("active", "shadow"))
-ONNX_PARITY_FAIL_TOTAL = counter("onnx_parity_fail_total", "Scores that differ from the trained model by more than 1e-6", stage=("export", "online"))
+ONNX_PARITY_FAIL_TOTAL = counter(
+    "onnx_parity_fail_total", "Scores that differ from the trained model by more than 1e-6", stage=("export", "online")
+)
 SCHEMA_MISMATCH_TOTAL = counter("parquet_schema_version_mismatch_total", "Data or model with another feature schema")
 
 # the desk

@@ -4,7 +4,8 @@ Nine checks in the seed's order, the first that objects decides; then 20 % of th
 risk score under the hard caps. Exposure is margin (notional / leverage), everywhere (DECISIONS, 13). A scale-in goes through
 steps 7–9 as well (14). Anything non-finite blocks (15).
 """
-from collections.abc import Callable, Mapping
+
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
 from typing import NamedTuple, Protocol
@@ -33,6 +34,7 @@ from engine.sizing.size import round_down
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
     """The wish to enter: `now_s` is market time in seconds, `quantity` 0 where the size is still to be decided."""
+
     symbol: str
     side: str
     confidence: float
@@ -45,6 +47,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
 class OpenEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of a position: what S4 asks of it."""
+
     side: str
     quantity: float
     entry_price: float
@@ -53,6 +56,7 @@ class OpenEntry(msgspec.Struct, frozen=True, gc=False):
 
 class PortfolioState(msgspec.Struct):
     """What the policy sees of the account; money is USD margin, times are market seconds, None is never (DECISIONS, 15)."""
+
     total_positions: int = 0
     positions_by_symbol: dict[str, list[OpenEntry]] = {}
     positions_by_regime: dict[str, int] = {}
@@ -64,25 +68,36 @@ class PortfolioState(msgspec.Struct):
 
 
 class Account(Protocol):
-    """Whatever can be read as S4's portfolio: the frozen view above, or the Desk's own books."""
-    total_positions: int
-    positions_by_symbol: dict[str, list[OpenEntry]]
-    positions_by_regime: dict[str, int]
-    total_exposure_usdt: float
-    exposure_by_symbol: dict[str, float]
-    available_capital_usdt: float
-    last_trade_time: float | None
-    last_trade_by_symbol: dict[str, float]
+    """Whatever can be read as S4's portfolio: the view above, or the Desk's own books."""
+
+    @property
+    def total_positions(self) -> int: ...
+    @property
+    def positions_by_symbol(self) -> Mapping[str, Sequence[OpenEntry]]: ...
+    @property
+    def positions_by_regime(self) -> Mapping[str, int]: ...
+    @property
+    def total_exposure_usdt(self) -> float: ...
+    @property
+    def exposure_by_symbol(self) -> Mapping[str, float]: ...
+    @property
+    def available_capital_usdt(self) -> float: ...
+    @property
+    def last_trade_time(self) -> float | None: ...
+    @property
+    def last_trade_by_symbol(self) -> Mapping[str, float]: ...
 
 
 class Block(NamedTuple):
     """A no: the code and the numbers."""
+
     code: str
     numbers: str
 
 
 class Allocation(NamedTuple):
     """What an entry may commit: margin in USD, the limit that bound it, and the block where it is nothing."""
+
     margin_usd: float
     cap: str
     block: Block | None
@@ -145,8 +160,10 @@ def over(current: float, margin: float, limit: float) -> bool:
 def max_exposure(intent: Intent, account: Account, limits: EntryLimits, margin: float) -> Block | None:
     """Step 5."""
     if over(account.total_exposure_usdt, margin, limits.max_total_exposure_usdt):
-        return Block(BLOCK_MAX_EXPOSURE, f"total_exposure={usd(account.total_exposure_usdt)} + {usd(margin)} > "
-                                         f"max={usd(limits.max_total_exposure_usdt)}")
+        return Block(
+            BLOCK_MAX_EXPOSURE,
+            f"total_exposure={usd(account.total_exposure_usdt)} + {usd(margin)} > max={usd(limits.max_total_exposure_usdt)}",
+        )
     return None
 
 
@@ -164,8 +181,10 @@ def scale_in(intent: Intent, account: Account, limits: EntryLimits, margin: floa
             return Block(BLOCK_SCALE_IN_RULE, f"existing_direction={entry.side}, new_side={intent.side}")
     best = max(entry.confidence for entry in held)
     if exactly(intent.confidence) <= exactly(best) + exactly(limits.scale_in_confidence_delta):
-        return Block(BLOCK_SCALE_IN_RULE, f"new_confidence={intent.confidence:.2f} <= existing={best:.2f} + "
-                                          f"delta={limits.scale_in_confidence_delta:.2f}")
+        return Block(
+            BLOCK_SCALE_IN_RULE,
+            f"new_confidence={intent.confidence:.2f} <= existing={best:.2f} + delta={limits.scale_in_confidence_delta:.2f}",
+        )
     return None
 
 
@@ -193,7 +212,12 @@ def regime_positions(intent: Intent, account: Account, limits: EntryLimits, marg
     return None
 
 
-FIRST: tuple[Callable[..., Block | None], ...] = (min_confidence, global_cooldown, symbol_cooldown, max_positions)   # steps 1–4 ask no margin
+FIRST: tuple[Callable[..., Block | None], ...] = (
+    min_confidence,
+    global_cooldown,
+    symbol_cooldown,
+    max_positions,
+)  # steps 1–4 ask no margin
 CHECKS: tuple[Callable[..., Block | None], ...] = (*FIRST, max_exposure, scale_in, symbol_exposure, symbol_positions, regime_positions)
 
 
@@ -209,16 +233,26 @@ def allocate(intent: Intent, account: Account, limits: EntryLimits, risk_score: 
     """S4's capital: base × confidence multiplier × risk score, under the hard caps, with the $10 rule of DECISIONS 12."""
     if not all(map(isfinite, (intent.price, intent.confidence, account.available_capital_usdt, risk_score))) or intent.price <= 0:
         return Allocation(0.0, "", Block(INVALID_INPUT, f"price={intent.price}, confidence={intent.confidence}, risk_score={risk_score}"))
-    wanted = (account.available_capital_usdt * limits.capital_fraction
-              * (limits.conf_mult_base + limits.conf_mult_slope * intent.confidence) * risk_score)
+    wanted = (
+        account.available_capital_usdt
+        * limits.capital_fraction
+        * (limits.conf_mult_base + limits.conf_mult_slope * intent.confidence)
+        * risk_score
+    )
     if wanted <= 0:
-        return Allocation(0.0, "wanted", Block(BLOCK_INSUFFICIENT_CAPITAL, f"available={usd(account.available_capital_usdt)}, risk_score={risk_score:g}"))
-    caps = (("symbol_exposure", limits.max_exposure_per_symbol_usdt - account.exposure_by_symbol.get(intent.symbol, 0.0)),
-            ("total_exposure", limits.max_total_exposure_usdt - account.total_exposure_usdt),
-            ("wallet_free", account.available_capital_usdt))
+        return Allocation(
+            0.0, "wanted", Block(BLOCK_INSUFFICIENT_CAPITAL, f"available={usd(account.available_capital_usdt)}, risk_score={risk_score:g}")
+        )
+    caps = (
+        ("symbol_exposure", limits.max_exposure_per_symbol_usdt - account.exposure_by_symbol.get(intent.symbol, 0.0)),
+        ("total_exposure", limits.max_total_exposure_usdt - account.total_exposure_usdt),
+        ("wallet_free", account.available_capital_usdt),
+    )
     name, headroom = min(caps, key=lambda c: c[1])
     if headroom < limits.min_allocation_usd:
-        return Allocation(0.0, name, Block(BLOCK_INSUFFICIENT_CAPITAL, f"headroom={usd(headroom)} < {usd(limits.min_allocation_usd)} ({name})"))
+        return Allocation(
+            0.0, name, Block(BLOCK_INSUFFICIENT_CAPITAL, f"headroom={usd(headroom)} < {usd(limits.min_allocation_usd)} ({name})")
+        )
     margin = min(wanted, headroom)
     return Allocation(max(margin, limits.min_allocation_usd), name if headroom < wanted else "wanted", None)
 
@@ -235,14 +269,20 @@ def decide(intent: Intent, account: Account, limits: EntryLimits, risk_score: fl
     if allocation.block and allocation.block.code == INVALID_INPUT:
         return allocation.block.code, allocation.block.numbers, allocation
     margin = intent.price * intent.quantity / intent.leverage if intent.quantity > 0 else allocation.margin_usd
-    for check in CHECKS[len(FIRST):]:
+    for check in CHECKS[len(FIRST) :]:
         if block := check(intent, account, limits, margin):
             return block.code, block.numbers, allocation
     if allocation.block:
         return allocation.block.code, allocation.block.numbers, allocation
     code = ALLOW_SCALE_IN if account.positions_by_symbol.get(intent.symbol) else ALLOW_NEW_ENTRY
-    return code, (f"confidence={intent.confidence:.2f}, exposure_after={usd(account.total_exposure_usdt + margin)}, "
-                  f"positions_after={account.total_positions + 1}"), allocation
+    return (
+        code,
+        (
+            f"confidence={intent.confidence:.2f}, exposure_after={usd(account.total_exposure_usdt + margin)}, "
+            f"positions_after={account.total_positions + 1}"
+        ),
+        allocation,
+    )
 
 
 def decision_line(symbol: str, code: str, numbers: str) -> str:
@@ -260,15 +300,19 @@ def approved_line(code: str, qty: float, numbers: str) -> str:
     return f"✅ Policy approved: {code} | qty={qty} | {numbers}"
 
 
-def allocation_line(symbol: str, margin_usd: float, cap_usd: float, available_usd: float, qty: float, price: float, leverage: float, lot: float) -> str:
+def allocation_line(
+    symbol: str, margin_usd: float, cap_usd: float, available_usd: float, qty: float, price: float, leverage: float, lot: float
+) -> str:
     """S4's log line of an allocation.
 
     >>> allocation_line("BTCUSDT", 500, 1000, 4500, 0.1, 50000, 10, 0.001)
     '💰 CAPITAL_ALLOCATION | BTCUSDT | allocated=$500 (cap=$1000, avail=$4500) | qty=0.100 @ $50000 | lev=10x'
     """
-    places = max(0, -(exactly(lot).normalize().as_tuple().exponent)) if lot else 3   # type: ignore[operator]
-    return (f"💰 CAPITAL_ALLOCATION | {symbol} | allocated={usd(margin_usd)} (cap={usd(cap_usd)}, avail={usd(available_usd)}) | "
-            f"qty={qty:.{places}f} @ {usd(price)} | lev={leverage:g}x")
+    places = max(0, -(exactly(lot).normalize().as_tuple().exponent)) if lot else 3  # type: ignore[operator]
+    return (
+        f"💰 CAPITAL_ALLOCATION | {symbol} | allocated={usd(margin_usd)} (cap={usd(cap_usd)}, avail={usd(available_usd)}) | "
+        f"qty={qty:.{places}f} @ {usd(price)} | lev={leverage:g}x"
+    )
 
 
 def intent_of(wish: Intent | Mapping) -> Intent:
@@ -276,15 +320,24 @@ def intent_of(wish: Intent | Mapping) -> Intent:
     if isinstance(wish, Intent):
         return wish
     price = wish.get("entry_price")
-    return Intent(str(wish["symbol"]).upper(), str(wish["side"]).upper(), float(wish["confidence"]),
-                  float(wish.get("price", 0.0) if price is None else price), wish.get("timestamp"), float(wish.get("quantity") or 0.0),
-                  str(wish.get("regime") or "unknown"), float(wish.get("leverage") or 1.0))
+    return Intent(
+        str(wish["symbol"]).upper(),
+        str(wish["side"]).upper(),
+        float(wish["confidence"]),
+        float(wish.get("price", 0.0) if price is None else price),
+        wish.get("timestamp"),
+        float(wish.get("quantity") or 0.0),
+        str(wish.get("regime") or "unknown"),
+        float(wish.get("leverage") or 1.0),
+    )
 
 
 class ExecutionPolicy:
     """S4's one class through which every entry goes; the Desk and its tests call the same functions."""
 
-    def __init__(self, limits: EntryLimits, instruments: Mapping[str, Instrument] | None = None, log: Callable[[str], object] | None = None):
+    def __init__(
+        self, limits: EntryLimits, instruments: Mapping[str, Instrument] | None = None, log: Callable[[str], object] | None = None
+    ):
         self.limits = limits
         self.instruments = instruments or {}
         self.log = log or (lambda line: None)
@@ -296,7 +349,9 @@ class ExecutionPolicy:
             code, numbers = PORTFOLIO_UNREADABLE, "no portfolio"
         else:
             code, numbers, _ = decide(wish, portfolio, self.limits)
-            if code == BLOCK_INSUFFICIENT_CAPITAL and wish.quantity > 0:   # the size is given: whether capital is there is compute_order_size's word
+            if (
+                code == BLOCK_INSUFFICIENT_CAPITAL and wish.quantity > 0
+            ):  # the size is given: whether capital is there is compute_order_size's word
                 code = ALLOW_SCALE_IN if portfolio.positions_by_symbol.get(wish.symbol) else ALLOW_NEW_ENTRY
         self.log(decision_line(wish.symbol, code, numbers))
         return code, numbers
@@ -311,6 +366,16 @@ class ExecutionPolicy:
         instrument = self.instruments.get(wish.symbol)
         lot = instrument.lot if instrument else 0.0
         qty = round_down(given.margin_usd * wish.leverage / wish.price, lot)
-        self.log(allocation_line(wish.symbol, given.margin_usd, self.limits.max_exposure_per_symbol_usdt,
-                                 portfolio.available_capital_usdt, qty, wish.price, wish.leverage, lot))
+        self.log(
+            allocation_line(
+                wish.symbol,
+                given.margin_usd,
+                self.limits.max_exposure_per_symbol_usdt,
+                portfolio.available_capital_usdt,
+                qty,
+                wish.price,
+                wish.leverage,
+                lot,
+            )
+        )
         return qty

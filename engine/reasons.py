@@ -27,7 +27,7 @@ BELOW_MINIMUM = "below_exchange_minimum"   # dropped, never lifted
 INVALID_INPUT = "invalid_input"            # non-finite numbers
 PORTFOLIO_UNREADABLE = "portfolio_unreadable"
 
-DROPS = BLOCKS + (HALTED, STALE_SIGNAL, NO_MARKET, BELOW_TAU, SCHEMA_MISMATCH, DUPLICATE, QTY_ZERO, BELOW_MINIMUM,
+DROPS = (*BLOCKS, HALTED, STALE_SIGNAL, NO_MARKET, BELOW_TAU, SCHEMA_MISMATCH, DUPLICATE, QTY_ZERO, BELOW_MINIMUM,
                   INVALID_INPUT, PORTFOLIO_UNREADABLE)
 
 # why the venue or the executor refused

@@ -1,8 +1,9 @@
 """Runs the Desk over an archive in one process and reports what it earned, by hour and regime, with plots.
 
-    python -m scripts.backtest standx                         a recording by name
-    python -m scripts.backtest data/archive/sim --symbols BTCUSDT --report backtest.html
+python -m scripts.backtest standx                         a recording by name
+python -m scripts.backtest data/archive/sim --symbols BTCUSDT --report backtest.html
 """
+
 import argparse
 import sys
 import time
@@ -27,7 +28,9 @@ def when(text: str | None) -> int | None:
 
 def arguments(doc: str, prog: str) -> argparse.ArgumentParser:
     """The options that backtest and replay share."""
-    parser = argparse.ArgumentParser(prog=f"python -m scripts.{prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m scripts.{prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("market", nargs="?", default="", help="a recording's name or folder, or an archive (default: data/archive)")
     parser.add_argument("--symbols", help="comma-separated (default: all of the archive)")
     parser.add_argument("--start", help="first market time, ISO, UTC")
@@ -35,7 +38,9 @@ def arguments(doc: str, prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--frame-events", type=int, help="events a frame; changes no decision (default frames.max_events)")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml; may be given again")
     parser.add_argument("--models", help="registry folder (default paths.models)")
-    parser.add_argument("--session", default="arch", help="the market session, which is part of every id (default arch; live runs: s1, s2 …)")
+    parser.add_argument(
+        "--session", default="arch", help="the market session, which is part of every id (default arch; live runs: s1, s2 …)"
+    )
     return parser
 
 
@@ -46,8 +51,12 @@ def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settin
     scorer = Scorer.load(models, "active")
     if scorer is None:
         raise SystemExit(f"no active model under {models / 'registry'}: python -m flows.train makes, registers and promotes a first one")
-    root, symbols = importers.open_recording(args.market or settings.folder("data") / "archive", settings.folder("data") / "recordings",
-                                             settings, say=lambda line: print(line, file=sys.stderr))
+    root, symbols = importers.open_recording(
+        args.market or settings.folder("data") / "archive",
+        settings.folder("data") / "recordings",
+        settings,
+        say=lambda line: print(line, file=sys.stderr),
+    )
     wanted = args.symbols.split(",") if args.symbols else symbols
     missing = sorted(set(wanted) - set(symbols))
     if missing:
@@ -80,28 +89,42 @@ def main(argv: list[str] | None = None) -> int:
                     outcomes.append(out)
             if time.perf_counter() - last > 5:
                 last = time.perf_counter()
-                print(f"  {datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}  {closed.events:,} events, {closed.candidates:,} candidates, "
-                      f"{len(outcomes)} trades", file=sys.stderr)
+                print(
+                    f"  {datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}  {closed.events:,} events, "
+                    f"{closed.candidates:,} candidates, "
+                    f"{len(outcomes)} trades",
+                    file=sys.stderr,
+                )
     except (ArchiveError, importers.RecordingError) as error:
         print(error, file=sys.stderr)
         return 1
     took = time.perf_counter() - began
-    print(f"{closed.events:,} events, {closed.candidates:,} candidates, {(ms - first_ms) / 3.6e6:.1f} hours of market in {took:.1f} s "
-          f"({closed.events / took:,.0f} events/s)")
+    print(
+        f"{closed.events:,} events, {closed.candidates:,} candidates, {(ms - first_ms) / 3.6e6:.1f} hours of market in {took:.1f} s "
+        f"({closed.events / took:,.0f} events/s)"
+    )
     print(f"orders   {dict(orders)}\nrefused  {dict(decisions.most_common())}\nfills    {dict(fills)}")
     table = pd.DataFrame([{f: getattr(o, f) for f in Outcome.__struct_fields__} for o in outcomes], columns=list(Outcome.__struct_fields__))
     if outcomes:
         table["hour"] = pd.to_datetime(table.closed_ms, unit="ms").dt.strftime("%Y-%m-%d %H")
         for by in ("cause", "regime", "hour"):
-            rows = table.groupby(by).agg(trades=("id", "size"), won=("net_usd", lambda x: (x > 0).mean()), gross_usd=("gross_usd", "sum"),
-                                         fees_usd=("fees_usd", "sum"), net_usd=("net_usd", "sum"))
+            rows = table.groupby(by).agg(
+                trades=("id", "size"),
+                won=("net_usd", lambda x: (x > 0).mean()),
+                gross_usd=("gross_usd", "sum"),
+                fees_usd=("fees_usd", "sum"),
+                net_usd=("net_usd", "sum"),
+            )
             print(rows.round(3).to_string(), "\n")
     print(f"net {table.net_usd.sum():.2f} USD in {len(table)} trades after {table.fees_usd.sum():.2f} USD of fees")
     print(f"sha256 candidates and scores  {digests.scores} ({digests.count:,})\nsha256 decisions and orders   {digests.decisions}")
     if args.report:
         from store.figures import backtest_report
+
         drops = pd.DataFrame({"code": list(decisions), "n": list(decisions.values()), "allowed": False})
-        args.report.write_text(backtest_report(table, drops, title=f"Backtest of {args.market or 'the archive'}", start_usd=settings.desk.equity_usd))
+        args.report.write_text(
+            backtest_report(table, drops, title=f"Backtest of {args.market or 'the archive'}", start_usd=settings.desk.equity_usd)
+        )
         print(f"report   {args.report}")
     return 0
 

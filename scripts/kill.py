@@ -1,8 +1,9 @@
 """Halts the desk at once: entries are taken back, exits go on, nothing is opened until somebody releases it.
 
-    python -m scripts.kill --reason "feed looks wrong"
-    python -m scripts.release_kill --reason "feed is back"
+python -m scripts.kill --reason "feed looks wrong"
+python -m scripts.release_kill --reason "feed is back"
 """
+
 import argparse
 import getpass
 import sys
@@ -17,7 +18,9 @@ from streams.topics import CONTROL_EVENTS, named
 
 def send(kind: str, doc: str, prog: str, argv: list[str] | None) -> int:
     """Publishes one control fact with its actor and reason; exit 1 where the broker does not answer."""
-    parser = argparse.ArgumentParser(prog=f"python -m scripts.{prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m scripts.{prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--reason", required=True, help="why; it stands in the ledger")
     parser.add_argument("--actor", default=getpass.getuser(), help="who (default: the user that runs this)")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")

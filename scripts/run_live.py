@@ -4,6 +4,7 @@
 
 The exchange is a process of its own: `python -m streams.exchange`.
 """
+
 import argparse
 import os
 
@@ -16,7 +17,9 @@ from streams.worker import run, setup_logging
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.run_live", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.run_live", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--symbols", help="comma-separated; overrides exchange.symbols")
     parser.add_argument("--metrics-port", type=int, help="Prometheus metrics of all services (default ports.metrics)")
     parser.add_argument("--services", default=",".join(STAGES), help=f"which of {', '.join(STAGES)} (default all)")

@@ -1,4 +1,5 @@
 """Candidates to scores: one ONNX batch a frame, active and shadow model side by side. `python -m streams.ai_scorer`"""
+
 import asyncio
 import logging
 import time
@@ -26,7 +27,9 @@ class Scoring:
         models = settings.folder("models")
         self.active = Scorer.load(models, "active")
         if self.active is None:
-            raise SystemExit(f"no active model under {models / 'registry'}: python -m flows.train makes, registers and promotes a first one")
+            raise SystemExit(
+                f"no active model under {models / 'registry'}: python -m flows.train makes, registers and promotes a first one"
+            )
         shadow = settings.shadow
         self.shadow = Scorer.load(models, "shadow") if shadow.enabled else None
         self.shadow_entry = (self.shadow.tau_entry if self.shadow else 0.0) if shadow.use_threshold_from_meta else (shadow.tau_entry or 0.0)
@@ -44,8 +47,10 @@ class Scoring:
         probabilities = active.score(rows).tolist()
         if shadow is None:
             return [Scored(c, p, active.model_id, active.tau_entry, active.tau_hold) for c, p in zip(candidates, probabilities)]
-        return [Scored(c, p, active.model_id, active.tau_entry, active.tau_hold, q, shadow.model_id)
-                for c, p, q in zip(candidates, probabilities, shadow.score(rows).tolist())]
+        return [
+            Scored(c, p, active.model_id, active.tau_entry, active.tau_hold, q, shadow.model_id)
+            for c, p, q in zip(candidates, probabilities, shadow.score(rows).tolist())
+        ]
 
     def one(self, candidate: Candidate) -> Scored:
         """A single candidate, not a number where its features are not those of the model."""
@@ -77,8 +82,13 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
         exporter.inc(m.FRAMES_TOTAL, service="ai_scorer", symbol=batch.symbol)
         began = time.perf_counter()
         items = scoring.score(batch.items)
-        stage.sent(await worker.send(SIG_SCORED, batch.symbol, encode(ScoredBatch(batch.symbol, batch.session, batch.seq, batch.n, batch.ts_ms,
-                                                                                   batch.sent_ms, items))))
+        stage.sent(
+            await worker.send(
+                SIG_SCORED,
+                batch.symbol,
+                encode(ScoredBatch(batch.symbol, batch.session, batch.seq, batch.n, batch.ts_ms, batch.sent_ms, items)),
+            )
+        )
         exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - batch.sent_ms, service="ai_scorer")
         if items:
             exporter.observe(m.SCORE_BATCH_MS, (time.perf_counter() - began) * 1000)
@@ -107,4 +117,5 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
 
 if __name__ == "__main__":
     from streams.service import main
+
     raise SystemExit(main("ai_scorer"))

@@ -2,6 +2,7 @@
 
 Its first form: `/api/time` and `/api/version`; the policy endpoints move in with capital rebalancing.
 """
+
 import argparse
 import importlib.metadata
 import subprocess
@@ -27,8 +28,13 @@ def revision() -> str:
 def app(settings: Settings) -> FastAPI:
     """The application."""
     api = FastAPI(title="Sluice", version=importlib.metadata.version("sluice"), docs_url="/api/docs", openapi_url="/api/openapi.json")
-    known = {"version": importlib.metadata.version("sluice"), "revision": revision(), "schema_hash": SCHEMA_HASH,
-             "desk": settings.desk.name, "instance": settings.instance}
+    known = {
+        "version": importlib.metadata.version("sluice"),
+        "revision": revision(),
+        "schema_hash": SCHEMA_HASH,
+        "desk": settings.desk.name,
+        "instance": settings.instance,
+    }
 
     @api.get("/api/time")
     def now() -> dict:
@@ -42,7 +48,9 @@ def app(settings: Settings) -> FastAPI:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m streams.api", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m streams.api", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     parser.add_argument("--metrics-port", type=int, default=0, help="Prometheus metrics (default: none)")
     args = parser.parse_args(argv)

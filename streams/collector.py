@@ -1,4 +1,5 @@
-"""The venue's market to `md.frames`: stamps, cleans, frames, watches for gaps and silence, writes the archive. `python -m streams.collector`"""
+"""The venue's market to `md.frames`: stamps, cleans, frames, counts gaps, writes the archive. `python -m streams.collector`"""
+
 import asyncio
 import logging
 import time
@@ -19,7 +20,7 @@ from streams.worker import Worker, wall_ms
 
 log = logging.getLogger("sluice.collector")
 RETRY_S = 0.5
-ARCHIVE_S = 300      # a crash loses at most this much of the archive; the log keeps it
+ARCHIVE_S = 300  # a crash loses at most this much of the archive; the log keeps it
 
 
 class Collector:
@@ -35,7 +36,7 @@ class Collector:
         self.cleaners: dict[str, Cleaner] = {}
         self.archives: dict[str, ArchiveWriter] = {}
         self.archived = time.monotonic()
-        self.keeps = settings.exchange.market != "recording"       # a recording is an archive already
+        self.keeps = settings.exchange.market != "recording"  # a recording is an archive already
         self.lockstep = settings.lockstep
         self.stage = Stateful(worker, self.nothing, self.parts, self.restore)
 
@@ -140,8 +141,18 @@ class Collector:
         if not waiting:
             return
         frame = join(waiting)
-        stamped = Frame(frame.symbol, frame.session, frame.seq, frame.tick, frame.lot, frame.ts, frame.kind, frame.books, frame.trades,
-                        self.opened[symbol])
+        stamped = Frame(
+            frame.symbol,
+            frame.session,
+            frame.seq,
+            frame.tick,
+            frame.lot,
+            frame.ts,
+            frame.kind,
+            frame.books,
+            frame.trades,
+            self.opened[symbol],
+        )
         self.archive(stamped)
         self.stage.sent(await self.worker.send(MD_FRAMES, symbol, encode(stamped)))
         self.exporter.inc(m.MARKET_EVENTS_TOTAL, frame.n, symbol=symbol)
@@ -183,4 +194,5 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
 
 if __name__ == "__main__":
     from streams.service import main
+
     raise SystemExit(main("collector"))

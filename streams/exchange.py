@@ -5,9 +5,12 @@
 
 SPEED=1 plays in real time; any other speed is paced by the desk, so that an order arrives at its decision's time plus the latency.
 """
+
 import argparse
 import asyncio
+import hashlib
 import logging
+import os
 import signal
 import time
 from collections import deque
@@ -29,9 +32,9 @@ from streams.venues.wire import message, packed
 from streams.worker import setup_logging
 
 log = logging.getLogger("sluice.exchange")
-LEAD_FRAMES = 64       # published and not yet worked, at a paced market
-RING_FRAMES = 2000     # kept for a client that comes back
-BUFFER = 64 << 20      # a client that reads no more than this behind is hung up on
+LEAD_FRAMES = 64  # published and not yet worked, at a paced market
+RING_FRAMES = 2000  # kept for a client that comes back
+BUFFER = 64 << 20  # a client that reads no more than this behind is hung up on
 BEAT_S = 0.005
 
 
@@ -58,7 +61,8 @@ class Recorded:
 
     def __init__(self, root: Path, symbol: str, session: str, due: int, events: int):
         self.frames: Iterator[Frame] = archive.read(root, symbol, events=events, session=session)
-        self.due, self.rest, self.ended = due, None, False
+        self.due, self.ended = due, False
+        self.rest: Frame | None = None
 
     def next(self, upto_ms: int, most: int) -> Frame | None:
         """The next events up to that time."""
@@ -86,7 +90,7 @@ class Pit:
     def __init__(self, floor: Floor, source: Simulated | Recorded):
         self.floor, self.source = floor, source
         self.ring: deque[tuple[Frame, bytes]] = deque(maxlen=RING_FRAMES)
-        self.before: deque[tuple[int, bytes]] = deque()     # (first event, source as it was before) of each unworked frame
+        self.before: deque[tuple[int, bytes]] = deque()  # (first event, source as it was before) of each unworked frame
         self.last_ms = 0
 
     def source_before(self) -> bytes:
@@ -108,18 +112,25 @@ class Exchange:
         root, symbols = (Path(), x.symbols)
         if x.market == "recording":
             root, symbols = importers.open_recording(x.recording, settings.folder("data") / "recordings")
-        what = f"{x.market}|{x.recording if x.market == 'recording' else x.seed}|{','.join(symbols)}"
+        made_from = x.recording if x.market == "recording" else f"{x.seed} {self.model_of(symbols)}"
+        what = f"{x.market}|{made_from}|{','.join(symbols)}"
         self.session, start_ms, goes_on = self.journal.session(what, int(clock() * 1000), x.session)
         saved = self.journal.floors()
         if x.market == "recording" and saved and not goes_on:
-            raise SystemExit(f"exchange.recording: {x.recording!r} was played in this instance before, and its account lives on after it; "
-                             "name another run: SLUICE_INSTANCE=NAME SLUICE_FEED=NAME")
+            raise SystemExit(
+                f"exchange.recording: {x.recording!r} was played in this instance before, and its account lives on after it; "
+                "name another run: SLUICE_INSTANCE=NAME SLUICE_FEED=NAME"
+            )
         self.pits: dict[str, Pit] = {}
         for symbol in symbols:
             instrument = settings.instrument(symbol)
             state = saved.get(symbol)
-            floor = Floor(Matching(symbol, instrument, settings.matching, state[0].session if state else self.session), self.session,
-                          settings.matching.latency_ms, self.lockstep)
+            floor = Floor(
+                Matching(symbol, instrument, settings.matching, state[0].session if state else self.session),
+                self.session,
+                settings.matching.latency_ms,
+                self.lockstep,
+            )
             ended: list[Report | Fill] = []
             if state:
                 floor.load(state[0])
@@ -128,7 +139,9 @@ class Exchange:
             source: Simulated | Recorded
             if x.market == "sim":
                 model = settings.market[symbol]
-                source = Simulated(Simulator(symbol, instrument, model, x.seed, start_ms, self.session), state[1] if state and goes_on else b"")
+                source = Simulated(
+                    Simulator(symbol, instrument, model, x.seed, start_ms, self.session), state[1] if state and goes_on else b""
+                )
             else:
                 source = Recorded(root, symbol, self.session, floor.next_seq, settings.frames.max_events)
             self.pits[symbol] = Pit(floor, source)
@@ -139,8 +152,19 @@ class Exchange:
         self.base: tuple[float, int] | None = None
         self.over = asyncio.Event()
         self.wake = asyncio.Event()
-        log.info("market %s, session %s%s, speed %s%s", what, self.session, " (goes on)" if goes_on else "", x.speed,
-                 ", paced by the desk" if self.lockstep else "")
+        log.info(
+            "market %s, session %s%s, speed %s%s",
+            what,
+            self.session,
+            " (goes on)" if goes_on else "",
+            x.speed,
+            ", paced by the desk" if self.lockstep else "",
+        )
+
+    def model_of(self, symbols: list[str]) -> str:
+        """Which simulated market: another model or instrument is another session."""
+        parts = [config.fingerprint(part) for s in symbols for part in (self.settings.market[s], self.settings.instrument(s))]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
     # the market
 
@@ -189,7 +213,7 @@ class Exchange:
             if events > 20_000:
                 break
         if not self.lockstep:
-            for symbol, pit in self.pits.items():
+            for symbol in self.pits:
                 self.work(symbol, now)
         return events
 
@@ -308,7 +332,7 @@ class Exchange:
                         self.keep(symbol)
                 if all(p.source.ended for p in self.pits.values()):
                     quiet += 1
-                    if all(not p.floor.frames for p in self.pits.values()) and quiet * 0.05 > 2 or quiet * 0.05 > 60:
+                    if (all(not p.floor.frames for p in self.pits.values()) and quiet * 0.05 > 2) or quiet * 0.05 > 60:
                         log.info("the market is over")
                         self.journal.end(self.session)
                         break
@@ -328,13 +352,15 @@ class Exchange:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m streams.exchange", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m streams.exchange", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     parser.add_argument("--market", choices=("sim", "recording"), help="overrides exchange.market")
     parser.add_argument("--metrics-port", type=int, default=0, help="Prometheus metrics (default: none)")
     args = parser.parse_args(argv)
     setup_logging()
-    settings = config.load(*args.config, env=None if not args.market else {**__import__("os").environ, "SLUICE_MARKET": args.market})
+    settings = config.load(*args.config, env=None if not args.market else {**os.environ, "SLUICE_MARKET": args.market})
     exporter = Exporter(settings.exchange.symbols)
     stop = exporter.serve(args.metrics_port, settings.ports.bind) if args.metrics_port else None
 
@@ -348,7 +374,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         asyncio.run(serve())
     except OSError as error:
-        print(f"exchange.port: {settings.exchange.host}:{settings.exchange.port} cannot be opened ({error.strerror}); set SLUICE_EXCHANGE_PORT")
+        print(
+            f"exchange.port: {settings.exchange.host}:{settings.exchange.port} cannot be opened ({error.strerror}); "
+            "set SLUICE_EXCHANGE_PORT"
+        )
         return 1
     finally:
         if stop:

@@ -82,7 +82,7 @@ class Executor:
                 self.connected.set()
                 log.info("venue %s:%d, session %s", x.host, x.port, venue.hello.session if venue.hello else "?")
                 await hearing
-            except (OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, OSError) as error:
                 self.connected.clear()
                 self.exporter.set(m.UNKNOWN_ORDERS, len(self.unanswered))
                 log.warning("the venue's line broke (%s); %d orders are unknown until it is back", error, len(self.unanswered))

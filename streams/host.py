@@ -3,6 +3,7 @@
 Everything that a record led to is one ledger transaction together with the marks; only then is it published. At a paced market
 (`lockstep`) lanes hold the causal order; else facts are consumed as they come.
 """
+
 from collections import deque
 
 import msgspec
@@ -36,11 +37,12 @@ from engine.lane import Lane
 from engine.telemetry import Telemetry
 from store.ledger import Ledger
 
-Place = tuple[str, int, int]     # topic, partition, offset
+Place = tuple[str, int, int]  # topic, partition, offset
 
 
 class HostState(msgspec.Struct):
     """A snapshot: the Desk and how far each symbol's events have been consumed."""
+
     desk: bytes
     market: dict[str, tuple[str, int]]
     scored: dict[str, tuple[str, int]]
@@ -54,7 +56,7 @@ class Road:
         self.lane = lane
         self.frames: deque[tuple[Frame, Place]] = deque()
         self.batches: deque[tuple[ScoredBatch, Place]] = deque()
-        self.working: deque[list[Place]] = deque()        # places of each stretch in the lane
+        self.working: deque[list[Place]] = deque()  # places of each stretch in the lane
         self.early: dict[int, Report | Fill] = {}
         self.upto = (0, 0)
         self.records: deque[tuple[int, Place]] = deque()  # (last number, place) of report records
@@ -93,7 +95,7 @@ class DeskHost:
         self.roads: dict[str, Road] = {}
         self.open = Open()
         self.commits = 0
-        seq, blob, tail = ledger.restore()
+        _, blob, tail = ledger.restore()
         if blob:
             state = msgspec.msgpack.decode(blob, type=HostState)
             self.desk.restore(state.desk)
@@ -110,8 +112,13 @@ class DeskHost:
         if isinstance(fact, Market):
             self.market[fact.symbol] = (fact.session, fact.seq + fact.n)
         elif isinstance(fact, ScoredBatch):
-            self.scored[fact.symbol] = (fact.session, max(fact.seq + fact.n, self.scored.get(fact.symbol, ("", 0))[1]
-                                                          if self.scored.get(fact.symbol, ("", 0))[0] == fact.session else 0))
+            self.scored[fact.symbol] = (
+                fact.session,
+                max(
+                    fact.seq + fact.n,
+                    self.scored.get(fact.symbol, ("", 0))[1] if self.scored.get(fact.symbol, ("", 0))[0] == fact.session else 0,
+                ),
+            )
         elif isinstance(fact, (Report, Fill)) and fact.seq:
             self.heard[fact.symbol] = max(self.heard.get(fact.symbol, 0), fact.seq)
 
@@ -160,12 +167,13 @@ class DeskHost:
             (frame, at), (batch, bat) = road.frames[0], road.batches[0]
             if (frame.session, frame.seq + frame.n) != (batch.session, batch.seq + batch.n):
                 older = road.frames if (frame.seq + frame.n < batch.seq + batch.n or frame.session != batch.session) else road.batches
-                self.open.done(older.popleft()[1])      # one that was told twice, or scored by nobody
+                self.open.done(older.popleft()[1])  # one that was told twice, or scored by nobody
                 continue
             road.frames.popleft(), road.batches.popleft()
             due = self._new(self.market, frame)
             if due >= frame.seq + frame.n:
-                self.open.done(at), self.open.done(bat)
+                self.open.done(at)
+                self.open.done(bat)
                 continue
             fresh = [s for s in batch.items if s.signal.seq >= due]
             road.lane.add(cut(frame, due - frame.seq, frame.n) if due > frame.seq else frame, fresh)
@@ -209,7 +217,9 @@ class DeskHost:
                     if isinstance(last, ScoredBatch) and last.ts_ms == fact.signal.ts_ms and last.symbol == fact.signal.symbol:
                         last.items.append(fact)
                     else:
-                        consumed.append(ScoredBatch(fact.signal.symbol, road.lane.session, fact.signal.seq, 1, fact.signal.ts_ms, 0.0, [fact]))
+                        consumed.append(
+                            ScoredBatch(fact.signal.symbol, road.lane.session, fact.signal.seq, 1, fact.signal.ts_ms, 0.0, [fact])
+                        )
                 else:
                     consumed.append(fact)
                 outs += said
@@ -252,8 +262,16 @@ class DeskHost:
         if lane:
             seen = max(seen, self.heard.get(symbol, 0))
             self.roads[symbol].promised = (upto, seen)
-        return Approved(symbol, self.session(symbol), upto, seen, sent_ms, [a for a in acts if isinstance(a, Order)],
-                        [a for a in acts if isinstance(a, Cancel)], "".join("o" if isinstance(a, Order) else "c" for a in acts))
+        return Approved(
+            symbol,
+            self.session(symbol),
+            upto,
+            seen,
+            sent_ms,
+            [a for a in acts if isinstance(a, Order)],
+            [a for a in acts if isinstance(a, Cancel)],
+            "".join("o" if isinstance(a, Order) else "c" for a in acts),
+        )
 
     def promises(self) -> list[Approved]:
         """What a paced venue must know to go on, where it has moved since it was last told."""

@@ -16,11 +16,11 @@ from store.exporter import Exporter
 from store.ledger import Ledger, ledger_url
 from streams.codec import decode, encode
 from streams.host import DeskHost
-from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED
+from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED, Topic
 from streams.worker import Marks, Worker, wall_ms
 
 log = logging.getLogger("sluice.risk")
-TOPIC_OF = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED, Outcomes: EXEC_OUTCOMES, Control: CONTROL_EVENTS}
+TOPIC_OF: dict[type, Topic] = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED, Outcomes: EXEC_OUTCOMES, Control: CONTROL_EVENTS}
 QUIET_MS = 1000     # without a record for this long, the desk is told that time passes
 
 
@@ -33,6 +33,7 @@ class Risk:
         self.telemetry = Telemetry(exporter, log.info)
         self.host = DeskHost(settings, self.ledger, self.telemetry, lockstep)
         self.outbox: deque[tuple[int, list[asyncio.Future]]] = deque()
+        self.acknowledging = asyncio.Lock()
         self.heard_at = time.monotonic()
         log.info("desk restored: ledger at %d, %d facts folded again, %d open entries", self.ledger.head()[0], self.host.refolded,
                  len(self.host.desk.portfolio.entries))
@@ -53,13 +54,14 @@ class Risk:
 
     async def acknowledge(self, wait: bool = False) -> None:
         """Moves the ledger's pointer over what the broker has."""
-        while self.outbox:
-            seq, futures = self.outbox[0]
-            if not wait and not all(f.done() for f in futures):
-                break
-            await asyncio.gather(*futures)
-            self.outbox.popleft()
-            self.ledger.acknowledge(seq)
+        async with self.acknowledging:
+            while self.outbox:
+                seq, futures = self.outbox[0]
+                if not wait and not all(f.done() for f in futures):
+                    break
+                await asyncio.gather(*futures)
+                self.outbox.popleft()
+                self.ledger.acknowledge(seq)
         self.exporter.set(m.LEDGER_OUTBOX, len(self.outbox))
 
     async def on_record(self, record) -> None:

@@ -1,4 +1,5 @@
 """Frames to candidates: book and flow features, entry triggers. `python -m streams.signal_engine`"""
+
 import logging
 
 from config.settings import Settings
@@ -37,7 +38,9 @@ class Engines:
         elif frame.seq < due:
             frame = cut(frame, due - frame.seq, frame.n)
         self.due[frame.symbol] = (frame.session, frame.seq + frame.n)
-        return Candidates(frame.symbol, frame.session, frame.seq, frame.n, int(frame.times[-1]), frame.sent_ms, self.engines[frame.symbol].on(frame))
+        return Candidates(
+            frame.symbol, frame.session, frame.seq, frame.n, int(frame.times[-1]), frame.sent_ms, self.engines[frame.symbol].on(frame)
+        )
 
     def parts(self) -> dict[str, bytes]:
         """All engines' states."""
@@ -73,4 +76,5 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
 
 if __name__ == "__main__":
     from streams.service import main
+
     raise SystemExit(main("signal_engine"))

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from streams.topics import TOPICS, Topic, named
 log = logging.getLogger("sluice")
 Marks = dict[tuple[str, str, int], int]   # (epoch, topic, partition) -> last offset done
 FRAME_BYTES = 8 << 20
+GRACE_S = 15.0      # from the wish to stop to the end of the process
 
 
 class BrokerGone(ConnectionError):
@@ -94,11 +96,12 @@ class Worker:
         @self.app.agent(self.inbox, supervisor_strategy=CrashingSupervisor, name=f"{name}.stage")
         async def stage(records):
             async for record in records:
+                assert worker.stage is not None
                 await worker.stage.on_record(record)
 
         self.source = self.app.service(source_of(self))
 
-    async def send(self, topic: Topic, key: str, blob: bytes) -> Awaitable:
+    async def send(self, topic: Topic, key: str, blob: bytes) -> asyncio.Future:
         """Hands a record to the producer; awaiting the result waits for the broker's acknowledgement."""
         assert self.producer is not None
         return await self.producer.send(named(topic, self.settings), blob, key=key.encode())
@@ -106,7 +109,7 @@ class Worker:
     def crash(self, error: BaseException) -> None:
         """Ends the process: a restart reads on from the marks."""
         log.error("%s: %s: %s", self.name, type(error).__name__, error)
-        asyncio.ensure_future(self.app.crash(error))
+        self.crashing = asyncio.ensure_future(self.app.crash(error))
 
 
 def source_of(worker: Worker) -> type[Service]:
@@ -242,6 +245,9 @@ def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port:
                 await asyncio.wait_for(over.wait(), 0.1)
             except TimeoutError:
                 pass
+        deadline = threading.Timer(GRACE_S, os._exit, (1 if failed else 0,))      # whatever hangs, the process ends
+        deadline.daemon = True
+        deadline.start()
         for worker in reversed(workers):
             try:
                 await asyncio.wait_for(worker.app.stop(), 6)

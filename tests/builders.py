@@ -1,4 +1,5 @@
 """Real objects for tests: settings as shipped, random but orderly markets, candidates that a fixed rule scores."""
+
 import hashlib
 
 import numpy as np
@@ -23,8 +24,17 @@ def desk(s: Settings | None = None, **env: str) -> Desk:
     return Desk(s.desk, s.policy, s.sizing, s.venue, s.symbols)
 
 
-def market(n: int = 2000, seed: int = 1, symbol: str = SYMBOL, session: str = "t1", start_ms: int = 1_700_000_000_000, price: int = 600_000,
-           tick: float = 0.1, lot: float = 0.001, gap_ms: int = 200) -> Frame:
+def market(
+    n: int = 2000,
+    seed: int = 1,
+    symbol: str = SYMBOL,
+    session: str = "t1",
+    start_ms: int = 1_700_000_000_000,
+    price: int = 600_000,
+    tick: float = 0.1,
+    lot: float = 0.001,
+    gap_ms: int = 200,
+) -> Frame:
     """A random walk of books with trades at the touch; times repeat now and then, as recorded ones do."""
     rng = np.random.default_rng(seed)
     kinds = (rng.random(n) < 0.4).astype(np.uint8)
@@ -75,9 +85,22 @@ class EveryNth:
             row = frame.book_rows[book]
             entry = int(row[0, 0] if side == BUY else row[2, 0])
             sign = 1 if side == BUY else -1
-            out.append(Candidate(candidate_id(frame.symbol, frame.session, ts, side), frame.symbol, ts, side, round(entry * frame.tick, 6),
-                                 round((entry - sign * self.stop) * frame.tick, 6), round((entry + sign * self.target) * frame.tick, 6),
-                                 "normal", "test", "schema", b"", frame.seq + i))
+            out.append(
+                Candidate(
+                    candidate_id(frame.symbol, frame.session, ts, side),
+                    frame.symbol,
+                    ts,
+                    side,
+                    round(entry * frame.tick, 6),
+                    round((entry - sign * self.stop) * frame.tick, 6),
+                    round((entry + sign * self.target) * frame.tick, 6),
+                    "normal",
+                    "test",
+                    "schema",
+                    b"",
+                    frame.seq + i,
+                )
+            )
         return out
 
 
@@ -90,22 +113,55 @@ def closed_loop(frames: dict[str, list[Frame]], s: Settings | None = None) -> tu
     """Runs the closed loop over these frames; the desk and every (symbol, fact, answers)."""
     s = s or settings()
     mind = desk(s)
-    roads = {symbol: Road(symbol, fs, EveryNth(symbol), scores, mind,
-                          Matching(symbol, s.instrument(symbol), s.matching, fs[0].session), s.matching.latency_ms)
-             for symbol, fs in frames.items()}
+    roads = {
+        symbol: Road(
+            symbol,
+            fs,
+            EveryNth(symbol),
+            scores,
+            mind,
+            Matching(symbol, s.instrument(symbol), s.matching, fs[0].session),
+            s.matching.latency_ms,
+        )
+        for symbol, fs in frames.items()
+    }
     return mind, list(run(roads))
 
 
 def book(bid: float, ask: float, ts_ms: int, symbol: str = SYMBOL, tick: float = 0.1) -> Market:
     """One book as the Desk reads it."""
-    return Market(symbol, "t1", 0, 1, ts_ms, tick, 0.001, np.array([ts_ms], np.int64).tobytes(),
-                  np.array([round(bid / tick)], np.int32).tobytes(), np.array([round(ask / tick)], np.int32).tobytes(), 100, 100)
+    return Market(
+        symbol,
+        "t1",
+        0,
+        1,
+        ts_ms,
+        tick,
+        0.001,
+        np.array([ts_ms], np.int64).tobytes(),
+        np.array([round(bid / tick)], np.int32).tobytes(),
+        np.array([round(ask / tick)], np.int32).tobytes(),
+        100,
+        100,
+    )
 
 
 def candidate(ts_ms: int, side: str = BUY, entry: float = 60_000.0, symbol: str = SYMBOL, regime: str = "normal") -> Candidate:
     """A candidate whose barriers lie 15 below and 3 above in percent of a percent times ten."""
     sign = 1 if side == BUY else -1
-    return Candidate(candidate_id(symbol, "t1", ts_ms, side), symbol, ts_ms, side, entry, entry - sign * 60, entry + sign * 20, regime, "test", "schema", b"")
+    return Candidate(
+        candidate_id(symbol, "t1", ts_ms, side),
+        symbol,
+        ts_ms,
+        side,
+        entry,
+        entry - sign * 60,
+        entry + sign * 20,
+        regime,
+        "test",
+        "schema",
+        b"",
+    )
 
 
 def scored(ts_ms: int, p: float = 0.85, **more) -> Scored:

@@ -1,4 +1,5 @@
 """S4: the seven scenarios of its document (also run as a program), and everything that DECISIONS 11–15 settle."""
+
 import math
 
 import pytest
@@ -24,8 +25,15 @@ from engine.reasons import (
     PORTFOLIO_UNREADABLE,
 )
 
-SEVEN = {"POLICY_MAX_POSITIONS_TOTAL": "5", "POLICY_MAX_PER_SYMBOL": "2", "POLICY_MAX_PER_REGIME": "3", "POLICY_MAX_EXPOSURE_TOTAL": "2000",
-         "POLICY_MAX_EXPOSURE_PER_SYMBOL": "500", "POLICY_COOLDOWN_SYMBOL": "60", "POLICY_COOLDOWN_GLOBAL": "30"}
+SEVEN = {
+    "POLICY_MAX_POSITIONS_TOTAL": "5",
+    "POLICY_MAX_PER_SYMBOL": "2",
+    "POLICY_MAX_PER_REGIME": "3",
+    "POLICY_MAX_EXPOSURE_TOTAL": "2000",
+    "POLICY_MAX_EXPOSURE_PER_SYMBOL": "500",
+    "POLICY_COOLDOWN_SYMBOL": "60",
+    "POLICY_COOLDOWN_GLOBAL": "30",
+}
 BTC = {"symbol": "BTCUSDT", "side": "BUY", "confidence": 0.85, "entry_price": 50_000.0, "quantity": 0.01}
 LONG_75 = {"BTCUSDT": [OpenEntry("long", 0.005, 50_000.0, 0.75)]}
 
@@ -39,13 +47,24 @@ def seven() -> list[tuple[str, bool]]:
     fresh = PortfolioState(available_capital_usdt=5000.0)
     return [
         ("a confident first entry is allowed", p.allow_new_entry(BTC, fresh)[0] == ALLOW_NEW_ENTRY),
-        ("low confidence is blocked", p.allow_new_entry(BTC | {"confidence": 0.65}, fresh) == (BLOCK_LOW_CONFIDENCE, "confidence=0.65 < 0.70")),
-        ("the fifth position is the last", p.allow_new_entry(BTC, PortfolioState(5, available_capital_usdt=5000.0))[0] == BLOCK_MAX_POSITIONS),
+        (
+            "low confidence is blocked",
+            p.allow_new_entry(BTC | {"confidence": 0.65}, fresh) == (BLOCK_LOW_CONFIDENCE, "confidence=0.65 < 0.70"),
+        ),
+        (
+            "the fifth position is the last",
+            p.allow_new_entry(BTC, PortfolioState(5, available_capital_usdt=5000.0))[0] == BLOCK_MAX_POSITIONS,
+        ),
         ("a better signal scales in", p.allow_new_entry(BTC | {"entry_price": 51_000.0, "quantity": 0.002}, held)[0] == ALLOW_SCALE_IN),
-        ("a barely better one does not", p.allow_new_entry(BTC | {"entry_price": 51_000.0, "quantity": 0.002, "confidence": 0.77}, held)
-         == (BLOCK_SCALE_IN_RULE, "new_confidence=0.77 <= existing=0.75 + delta=0.05")),
-        ("the symbol's exposure is bounded", p.allow_new_entry(BTC | {"entry_price": 51_000.0}, heavy)
-         == (BLOCK_MAX_EXPOSURE, "symbol_exposure=$480 + $510 > max=$500")),
+        (
+            "a barely better one does not",
+            p.allow_new_entry(BTC | {"entry_price": 51_000.0, "quantity": 0.002, "confidence": 0.77}, held)
+            == (BLOCK_SCALE_IN_RULE, "new_confidence=0.77 <= existing=0.75 + delta=0.05"),
+        ),
+        (
+            "the symbol's exposure is bounded",
+            p.allow_new_entry(BTC | {"entry_price": 51_000.0}, heavy) == (BLOCK_MAX_EXPOSURE, "symbol_exposure=$480 + $510 > max=$500"),
+        ),
         ("the order has a size", math.isclose(p.compute_order_size(BTC | {"quantity": 0, "leverage": 10}, fresh), 0.1)),
     ]
 
@@ -60,37 +79,56 @@ def account(**more) -> PortfolioState:
 
 
 def wish(**more) -> Intent:
-    return Intent(**({"symbol": "BTCUSDT", "side": "BUY", "confidence": 0.85, "price": 50_000.0, "now_s": 10_000.0, "leverage": 10.0} | more))
+    return Intent(
+        **({"symbol": "BTCUSDT", "side": "BUY", "confidence": 0.85, "price": 50_000.0, "now_s": 10_000.0, "leverage": 10.0} | more)
+    )
 
 
 LIMITS = settings().policy
 
 
-@pytest.mark.parametrize("confidence, code", [(0.69, BLOCK_LOW_CONFIDENCE), (0.70, ALLOW_NEW_ENTRY), (1.0, ALLOW_NEW_ENTRY), (1.01, BLOCK_LOW_CONFIDENCE),
-                                              (math.nan, BLOCK_LOW_CONFIDENCE), (math.inf, BLOCK_LOW_CONFIDENCE)])
+@pytest.mark.parametrize(
+    "confidence, code",
+    [
+        (0.69, BLOCK_LOW_CONFIDENCE),
+        (0.70, ALLOW_NEW_ENTRY),
+        (1.0, ALLOW_NEW_ENTRY),
+        (1.01, BLOCK_LOW_CONFIDENCE),
+        (math.nan, BLOCK_LOW_CONFIDENCE),
+        (math.inf, BLOCK_LOW_CONFIDENCE),
+    ],
+)
 def test_confidence_at_the_minimum_passes_and_anything_that_is_no_probability_does_not(confidence, code):
     assert decide(wish(confidence=confidence), account(), LIMITS)[0] == code
 
 
-@pytest.mark.parametrize("last, code", [(None, ALLOW_NEW_ENTRY), (9_941.0, BLOCK_COOLDOWN), (9_940.0, ALLOW_NEW_ENTRY), (10_005.0, BLOCK_COOLDOWN)])
+@pytest.mark.parametrize(
+    "last, code", [(None, ALLOW_NEW_ENTRY), (9_941.0, BLOCK_COOLDOWN), (9_940.0, ALLOW_NEW_ENTRY), (10_005.0, BLOCK_COOLDOWN)]
+)
 def test_the_global_cooldown_passes_when_it_has_elapsed_and_a_clock_that_ran_back_has_elapsed_nothing(last, code):
     assert decide(wish(), account(last_trade_time=last), LIMITS)[0] == code
 
 
 def test_the_remaining_cooldown_is_said_in_seconds():
     assert decide(wish(), account(last_trade_time=9_970.0), LIMITS)[:2] == (BLOCK_COOLDOWN, "global_cooldown=30s remaining")
-    assert decide(wish(), account(last_trade_by_symbol={"BTCUSDT": 9_880.0}), LIMITS)[:2] == (BLOCK_COOLDOWN, "symbol_cooldown=180s remaining")
+    assert decide(wish(), account(last_trade_by_symbol={"BTCUSDT": 9_880.0}), LIMITS)[:2] == (
+        BLOCK_COOLDOWN,
+        "symbol_cooldown=180s remaining",
+    )
 
 
 def test_a_cooldown_without_a_clock_is_not_over():
     assert decide(wish(now_s=None), account(last_trade_time=1.0), LIMITS)[0] == BLOCK_COOLDOWN
 
 
-@pytest.mark.parametrize("exposure, quantity, code", [
-    (4_500.0, 0.1, ALLOW_NEW_ENTRY),                # 4,500 + 500 = 5,000 is not beyond
-    (4_500.0, 0.1001, BLOCK_MAX_EXPOSURE),
-    (5_000.0, 0.0001, BLOCK_MAX_EXPOSURE),          # at the limit already
-])
+@pytest.mark.parametrize(
+    "exposure, quantity, code",
+    [
+        (4_500.0, 0.1, ALLOW_NEW_ENTRY),  # 4,500 + 500 = 5,000 is not beyond
+        (4_500.0, 0.1001, BLOCK_MAX_EXPOSURE),
+        (5_000.0, 0.0001, BLOCK_MAX_EXPOSURE),  # at the limit already
+    ],
+)
 def test_total_exposure_is_margin_and_blocks_at_the_limit_or_beyond_it(exposure, quantity, code):
     assert decide(wish(quantity=quantity), account(total_exposure_usdt=exposure), LIMITS)[0] == code
 
@@ -99,12 +137,18 @@ def entries(n: int, side: str = "long", confidence: float = 0.71) -> dict:
     return {"positions_by_symbol": {"BTCUSDT": [OpenEntry(side, 0.01, 50_000.0, confidence)] * n}, "total_positions": n}
 
 
-@pytest.mark.parametrize("held, more, code", [
-    (entries(1), {}, ALLOW_SCALE_IN), (entries(2), {}, ALLOW_SCALE_IN), (entries(3), {}, BLOCK_SCALE_IN_RULE),
-    (entries(1, "short"), {}, BLOCK_SCALE_IN_RULE), (entries(1, confidence=0.80), {}, BLOCK_SCALE_IN_RULE),
-    (entries(1, confidence=0.75), {"confidence": 0.80}, BLOCK_SCALE_IN_RULE),      # 0.80 is not above 0.75 + 0.05
-    (entries(1, confidence=0.75), {"confidence": 0.81}, ALLOW_SCALE_IN),
-])
+@pytest.mark.parametrize(
+    "held, more, code",
+    [
+        (entries(1), {}, ALLOW_SCALE_IN),
+        (entries(2), {}, ALLOW_SCALE_IN),
+        (entries(3), {}, BLOCK_SCALE_IN_RULE),
+        (entries(1, "short"), {}, BLOCK_SCALE_IN_RULE),
+        (entries(1, confidence=0.80), {}, BLOCK_SCALE_IN_RULE),
+        (entries(1, confidence=0.75), {"confidence": 0.80}, BLOCK_SCALE_IN_RULE),  # 0.80 is not above 0.75 + 0.05
+        (entries(1, confidence=0.75), {"confidence": 0.81}, ALLOW_SCALE_IN),
+    ],
+)
 def test_scaling_in_needs_the_same_direction_a_better_confidence_and_at_most_two_entries_after_the_first(held, more, code):
     assert decide(wish(**more), account(**held), LIMITS)[0] == code
 
@@ -122,9 +166,14 @@ def test_with_scaling_in_off_an_existing_position_blocks():
 
 def test_a_scale_in_goes_through_the_later_steps_too():
     assert decide(wish(), account(**entries(1), exposure_by_symbol={"BTCUSDT": 1000.0}), LIMITS)[0] == BLOCK_MAX_EXPOSURE
-    assert decide(wish(), account(**entries(2)), settings(POLICY_MAX_PER_SYMBOL="2").policy)[:2] == (BLOCK_MAX_POSITIONS, "symbol_positions=3 > max=2")
+    assert decide(wish(), account(**entries(2)), settings(POLICY_MAX_PER_SYMBOL="2").policy)[:2] == (
+        BLOCK_MAX_POSITIONS,
+        "symbol_positions=3 > max=2",
+    )
     assert decide(wish(regime="bull"), account(**entries(1), positions_by_regime={"bull": 5}), LIMITS)[:2] == (
-        BLOCK_REGIME_RULE, "regime=bull, positions=5 >= max=5")
+        BLOCK_REGIME_RULE,
+        "regime=bull, positions=5 >= max=5",
+    )
 
 
 def test_the_first_step_that_objects_decides():
@@ -137,7 +186,9 @@ def test_the_first_step_that_objects_decides():
     assert decide(wish(), worst, LIMITS)[0] == BLOCK_MAX_EXPOSURE
 
 
-@pytest.mark.parametrize("field, value", [("available_capital_usdt", math.nan), ("total_exposure_usdt", math.inf), ("exposure_by_symbol", {"X": math.nan})])
+@pytest.mark.parametrize(
+    "field, value", [("available_capital_usdt", math.nan), ("total_exposure_usdt", math.inf), ("exposure_by_symbol", {"X": math.nan})]
+)
 def test_a_portfolio_that_cannot_be_read_blocks(field, value):
     assert decide(wish(), account(**{field: value}), LIMITS)[0] == PORTFOLIO_UNREADABLE
 
@@ -151,10 +202,16 @@ def test_a_price_that_is_none_blocks(price):
     assert decide(wish(price=price), account(), LIMITS)[0] == INVALID_INPUT
 
 
-@pytest.mark.parametrize("exposure, margin, cap, code", [
-    (0.0, 955.0, "wanted", ""), (500.0, 500.0, "symbol_exposure", ""), (990.0, 10.0, "symbol_exposure", ""),
-    (990.5, 0.0, "symbol_exposure", BLOCK_INSUFFICIENT_CAPITAL), (1_200.0, 0.0, "symbol_exposure", BLOCK_INSUFFICIENT_CAPITAL),
-])
+@pytest.mark.parametrize(
+    "exposure, margin, cap, code",
+    [
+        (0.0, 955.0, "wanted", ""),
+        (500.0, 500.0, "symbol_exposure", ""),
+        (990.0, 10.0, "symbol_exposure", ""),
+        (990.5, 0.0, "symbol_exposure", BLOCK_INSUFFICIENT_CAPITAL),
+        (1_200.0, 0.0, "symbol_exposure", BLOCK_INSUFFICIENT_CAPITAL),
+    ],
+)
 def test_the_allocation_is_a_fifth_times_the_multiplier_under_the_hard_caps(exposure, margin, cap, code):
     got = allocate(wish(), account(exposure_by_symbol={"BTCUSDT": exposure}), LIMITS)
     assert (got.margin_usd, got.cap, got.block.code if got.block else "") == (pytest.approx(margin), cap, code)
@@ -185,23 +242,36 @@ def test_the_log_lines_are_those_of_the_document():
     assert lines == [
         "✅ ENTRY_POLICY_DECISION | BTCUSDT | decision=ALLOW_NEW_ENTRY | confidence=0.85, exposure_after=$500, positions_after=1",
         "🚫 ENTRY_POLICY_DECISION | ETHUSDT | decision=BLOCK_MAX_POSITIONS | total_positions=10 >= max=10",
-        "💰 CAPITAL_ALLOCATION | BTCUSDT | allocated=$500 (cap=$1000, avail=$4500) | qty=0.100 @ $50000 | lev=10x"]
+        "💰 CAPITAL_ALLOCATION | BTCUSDT | allocated=$500 (cap=$1000, avail=$4500) | qty=0.100 @ $50000 | lev=10x",
+    ]
     assert policy.blocked_line("BLOCK_COOLDOWN", "x") == "🚫 Entry blocked: BLOCK_COOLDOWN | x"
     assert policy.approved_line("ALLOW_NEW_ENTRY", 0.1, "x") == "✅ Policy approved: ALLOW_NEW_ENTRY | qty=0.1 | x"
 
 
 money = st.floats(0, 20_000, allow_nan=False)
 portfolios = st.builds(
-    PortfolioState, total_positions=st.integers(0, 12),
-    positions_by_symbol=st.dictionaries(st.just("BTCUSDT"), st.lists(st.builds(
-        OpenEntry, side=st.sampled_from(["long", "short"]), quantity=money, entry_price=money, confidence=st.floats(0, 1)), max_size=4)),
-    positions_by_regime=st.dictionaries(st.sampled_from(["unknown", "bull"]), st.integers(0, 6)), total_exposure_usdt=money,
-    exposure_by_symbol=st.dictionaries(st.just("BTCUSDT"), money), available_capital_usdt=money,
-    last_trade_time=st.none() | st.floats(0, 20_000), last_trade_by_symbol=st.dictionaries(st.just("BTCUSDT"), st.floats(0, 20_000)))
+    PortfolioState,
+    total_positions=st.integers(0, 12),
+    positions_by_symbol=st.dictionaries(
+        st.just("BTCUSDT"),
+        st.lists(
+            st.builds(OpenEntry, side=st.sampled_from(["long", "short"]), quantity=money, entry_price=money, confidence=st.floats(0, 1)),
+            max_size=4,
+        ),
+    ),
+    positions_by_regime=st.dictionaries(st.sampled_from(["unknown", "bull"]), st.integers(0, 6)),
+    total_exposure_usdt=money,
+    exposure_by_symbol=st.dictionaries(st.just("BTCUSDT"), money),
+    available_capital_usdt=money,
+    last_trade_time=st.none() | st.floats(0, 20_000),
+    last_trade_by_symbol=st.dictionaries(st.just("BTCUSDT"), st.floats(0, 20_000)),
+)
 
 
 @given(portfolios, st.floats(0, 1), st.floats(1, 1e6), st.floats(0, 2), st.floats(1, 50))
-def test_whatever_the_portfolio_no_hard_cap_is_breached_and_every_answer_has_a_known_code(portfolio, confidence, price, risk_score, leverage):
+def test_whatever_the_portfolio_no_hard_cap_is_breached_and_every_answer_has_a_known_code(
+    portfolio, confidence, price, risk_score, leverage
+):
     code, numbers, given_ = decide(wish(confidence=confidence, price=price, leverage=leverage), portfolio, LIMITS, risk_score)
     assert numbers
     assert code in (*DECISIONS, INVALID_INPUT, PORTFOLIO_UNREADABLE)

@@ -1,4 +1,5 @@
 """S1's order size: its vectors, and that it never buys more than the cap, the balance or a whole lot allow."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +12,20 @@ def test_the_documents_examples_come_out_to_the_lot(price, free, qty):
     assert compute_order_qty(price, free, 10, 20_000, 0.001) == qty
 
 
-@pytest.mark.parametrize("missing", [{"price": 0}, {"free_balance": 0}, {"leverage": 0}, {"notional_cap_usd": 0}, {"price": float("nan")},
-                                     {"free_balance": float("inf")}, {"min_free_balance": 3_000}, {"min_qty": 0.4}, {"min_notional": 30_000}])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"price": 0},
+        {"free_balance": 0},
+        {"leverage": 0},
+        {"notional_cap_usd": 0},
+        {"price": float("nan")},
+        {"free_balance": float("inf")},
+        {"min_free_balance": 3_000},
+        {"min_qty": 0.4},
+        {"min_notional": 30_000},
+    ],
+)
 def test_what_is_missing_or_below_a_minimum_drops_the_signal_instead_of_inflating_it(missing):
     args = {"price": 60_000, "free_balance": 2_000, "leverage": 10, "notional_cap_usd": 20_000, "lot_step": 0.001} | missing
     assert compute_order_qty(**args) == 0.0

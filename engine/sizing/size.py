@@ -1,4 +1,5 @@
 """S1's order size: what a notional buys in whole lots, rounded down, dropped rather than lifted below a minimum."""
+
 from math import floor, isfinite
 
 
@@ -14,8 +15,16 @@ def round_down(qty: float, step: float) -> float:
     return round(lots * step, 12)
 
 
-def compute_order_qty(price: float, free_balance: float, leverage: float, notional_cap_usd: float, lot_step: float,
-                      min_qty: float = 0.0, min_notional: float = 0.0, min_free_balance: float = 0.0) -> float:
+def compute_order_qty(
+    price: float,
+    free_balance: float,
+    leverage: float,
+    notional_cap_usd: float,
+    lot_step: float,
+    min_qty: float = 0.0,
+    min_notional: float = 0.0,
+    min_free_balance: float = 0.0,
+) -> float:
     """floor(min(cap, free × leverage) / price / lot) × lot; 0 where anything is missing, non-finite or below a minimum (S1).
 
     >>> compute_order_qty(60_000, 2_000, 10, 20_000, 0.001)
@@ -23,7 +32,10 @@ def compute_order_qty(price: float, free_balance: float, leverage: float, notion
     >>> compute_order_qty(30_000, 500, 10, 20_000, 0.001)
     0.166
     """
-    if not all(map(isfinite, (price, free_balance, leverage, notional_cap_usd))) or min(price, free_balance, leverage, notional_cap_usd) <= 0:
+    if (
+        not all(map(isfinite, (price, free_balance, leverage, notional_cap_usd)))
+        or min(price, free_balance, leverage, notional_cap_usd) <= 0
+    ):
         return 0.0
     if free_balance < min_free_balance:
         return 0.0
