@@ -176,9 +176,24 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
     if faults:
         raise ConfigError(faults)
     built = build(Settings, tree, "", env, faults, sources)
+    if built and not faults:
+        if not is_speed(built.exchange.speed):
+            faults.append(f"exchange.speed: {built.exchange.speed!r} is not a number above 0, or max (SPEED)")
     if faults:
         raise ConfigError(faults)
     return built
+
+
+def is_speed(text: str) -> bool:
+    """Whether a market can be played so fast.
+
+    >>> is_speed("60"), is_speed("max"), is_speed("0"), is_speed("fast")
+    (True, True, False, False)
+    """
+    try:
+        return text == "max" or 0 < float(text) < float("inf")
+    except ValueError:
+        return False
 
 
 def read(path: Path, faults: list[str]) -> dict:

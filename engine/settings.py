@@ -171,6 +171,7 @@ class MarketModel(Struct, frozen=True):
     What each number was fitted to stands in `config/market.yaml`, what it does in `docs/market.md`.
     """
     start_price: Positive
+    opening: Literal["calm", "event", "high_vol"]
     books_s: Positive
     orders_s: Positive
     sigma_bps_hour: Triple

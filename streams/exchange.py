@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from engine.execution.matching import Matching
 from engine.facts import Fill, Frame, Report, cut
 from engine.market.simulator import Simulator
 from store import archive, importers
+from store.archive import ArchiveError
 from store.exporter import Exporter
 from store.venue_journal import VenueJournal
 from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
@@ -373,10 +375,14 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         asyncio.run(serve())
+    except (ArchiveError, importers.RecordingError) as error:
+        print(f"exchange: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(
             f"exchange.port: {settings.exchange.host}:{settings.exchange.port} cannot be opened ({error.strerror}); "
-            "set SLUICE_EXCHANGE_PORT"
+            "set SLUICE_EXCHANGE_PORT",
+            file=sys.stderr,
         )
         return 1
     finally:

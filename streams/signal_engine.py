@@ -51,8 +51,12 @@ class Engines:
         for name, blob in parts.items():
             symbol, session, due = name.split("|")
             self.engines[symbol] = self.fresh(symbol)
-            self.engines[symbol].restore(blob)
             self.due[symbol] = (session, int(due))
+            try:
+                self.engines[symbol].restore(blob)
+            except ValueError as error:      # other settings or features than before: windows fill anew
+                log.warning("%s: the kept state is not of this configuration, the engine warms up again (%s)", symbol, error)
+                self.engines[symbol] = self.fresh(symbol)
 
 
 def make(settings: Settings, exporter: Exporter) -> Worker:

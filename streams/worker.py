@@ -27,6 +27,7 @@ from mode.supervisors import CrashingSupervisor
 from config.settings import Settings
 from engine import metrics as m
 from store import bus
+from store.database import LedgerError
 from store.exporter import Exporter
 from streams.topics import TOPICS, Topic, named
 
@@ -121,7 +122,10 @@ def source_of(worker: Worker) -> type[Service]:
         async def on_start(self) -> None:
             worker.app.flow_control.resume()   # no consumer of Faust's will: without it the first put waits for ever
             host, port = address(worker.settings).split(",")[0].rsplit(":", 1)
-            self.canary, self.canary_out = await asyncio.open_connection(host, int(port))   # before the epochs are asked
+            try:
+                self.canary, self.canary_out = await asyncio.open_connection(host, int(port))   # before the epochs are asked
+            except OSError as error:
+                raise bus.down(worker.settings.kafka, error) from None
             names = [named(t, worker.settings) for t in TOPICS]
             worker.epochs = await asyncio.to_thread(bus.epochs, worker.settings, names)
             options = client_options(worker.settings)
@@ -216,13 +220,22 @@ def source_of(worker: Worker) -> type[Service]:
 def setup_logging() -> None:
     """One line a message, with the wall clock; the level by SLUICE_LOG_LEVEL."""
     logging.basicConfig(level=os.environ.get("SLUICE_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for noisy in ("aiokafka", "faust", "mode", "kafka", "asyncio", "streams"):
+    for noisy in ("aiokafka", "faust", "mode", "asyncio", "streams"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)      # what it logs comes back as store.bus.BusDown
 
 
 def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port: int) -> int:
     """Runs the workers in this process until SIGTERM, SIGINT or a failure; the exit status."""
     os.makedirs(Path(settings.folder("data")), exist_ok=True)
+    try:
+        known = bus.epochs(settings, [named(t, settings) for t in TOPICS])
+        missing = [named(t, settings) for t in TOPICS if named(t, settings) not in known]
+        if missing:
+            raise bus.BusDown(f"no topic {', '.join(missing)} on {address(settings)}: python -m streams.admin makes them")
+    except bus.BusDown as error:
+        log.error("%s", error)
+        return 1
     stop = exporter.serve(port, settings.ports.bind)
     failed: list[BaseException] = []
 
@@ -256,10 +269,13 @@ def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port:
 
     try:
         asyncio.run(main())
+    except (bus.BusDown, LedgerError) as error:      # what a person can mend: said, without a traceback
+        log.error("%s", error)
+        return 1
     finally:
         stop()
-    for error in failed[:1]:
-        log.error("ended by %s: %s", type(error).__name__, error)
+    for reason in failed[:1]:
+        log.error("ended by %s: %s", type(reason).__name__, reason)
     return 1 if failed else 0
 
 

@@ -149,8 +149,9 @@ def parameters(instrument: settings.Instrument, model: settings.MarketModel) -> 
 
 def opening(instrument: settings.Instrument, model: settings.MarketModel, p: np.ndarray, tables: np.ndarray,
             bits: np.ndarray) -> np.ndarray:
-    """The state at the start: calm, one tick wide, a full book."""
+    """The state at the start: one tick wide, a full book, in the model's opening regime."""
     s = np.zeros(g.WIDTH)
+    s[g.REGIME] = REGIMES.index(model.opening)
     s[g.BID] = round(model.start_price / instrument.tick)
     s[g.ASK] = s[g.BID] + 1
     s[g.PRICE] = s[g.BID] + 0.5
