@@ -176,9 +176,8 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
     if faults:
         raise ConfigError(faults)
     built = build(Settings, tree, "", env, faults, sources)
-    if built and not faults:
-        if not is_speed(built.exchange.speed):
-            faults.append(f"exchange.speed: {built.exchange.speed!r} is not a number above 0, or max (SPEED)")
+    if built and not faults and not is_speed(built.exchange.speed):
+        faults.append(f"exchange.speed: {built.exchange.speed!r} is not a number above 0, or max (SPEED)")
     if faults:
         raise ConfigError(faults)
     return built

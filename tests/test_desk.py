@@ -29,7 +29,7 @@ from engine.facts import (
 )
 
 T = 1_700_000_000_000
-HOLDING_MS = settings().desk.max_holding_ms
+HOLDING_MS, TTL_MS = settings().desk.max_holding_ms, settings().desk.entry_ttl_ms
 
 
 def report(order: Order, status: str, filled: float = 0.0, ts_ms: int = T + 50, reason: str = "") -> Report:
@@ -80,7 +80,7 @@ def test_a_refusal_is_a_value_with_code_and_numbers():
     "change, reason",
     [
         (lambda d: d.on(Control("k", KILL, "ann", "drill", 1, T)), reasons.HALTED),
-        (lambda d: d.on(book(60_000, 60_000.1, T + 5_000)), reasons.STALE_SIGNAL),
+        (lambda d: d.on(book(60_000, 60_000.1, T + TTL_MS)), reasons.STALE_SIGNAL),
         (lambda d: d.state.touches.clear(), reasons.NO_MARKET),
     ],
 )
@@ -173,9 +173,9 @@ def test_a_score_below_tau_hold_on_the_same_side_closes():
 def test_an_entry_that_nobody_fills_is_taken_back_after_its_time_and_leaves_no_trace():
     d = desk()
     order = entered(d)
-    [cancel] = d.on(book(60_000, 60_000.1, T + 5_000))
+    [cancel] = d.on(book(60_000, 60_000.1, T + TTL_MS))
     assert cancel.order_id == order.id
-    assert d.on(report(order, CANCELLED, 0.0, T + 5_050)) == []
+    assert d.on(report(order, CANCELLED, 0.0, T + TTL_MS + 50)) == []
     assert not d.portfolio.entries
     assert d.portfolio.total_exposure_usdt == 0
 
@@ -184,8 +184,8 @@ def test_a_partly_filled_entry_works_its_exit_for_what_it_has():
     d = desk()
     order = entered(d)
     d.on(fill(order, 0.004))
-    d.on(book(60_000, 60_000.1, T + 5_000))
-    [target] = d.on(report(order, CANCELLED, 0.004, T + 5_050))
+    d.on(book(60_000, 60_000.1, T + TTL_MS))
+    [target] = d.on(report(order, CANCELLED, 0.004, T + TTL_MS + 50))
     assert (target.qty, target.cause) == (0.004, TARGET)
 
 
