@@ -1,5 +1,6 @@
 """Does the exported model answer as the trained one? Asked where they can differ: at every split threshold and one ulp beside it."""
 from collections.abc import Callable
+from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
@@ -49,6 +50,15 @@ def largest_difference(booster: lgb.Booster, answer: Answer, rows: np.ndarray, s
     asked = np.ascontiguousarray(np.concatenate([rows.astype(np.float32), probes(booster, rows, seed)]))
     apart = np.abs(np.asarray(answer(asked), np.float64) - np.asarray(booster.predict(asked.astype(np.float64))))
     return (float(apart.max()) if len(apart) else 0.0), len(asked)
+
+
+def spot(booster_file: Path) -> Callable[[np.ndarray, np.ndarray], int]:
+    """A check of live scores: (float32[m, F] rows, the exported model's raw probabilities) → how many differ by more than the tolerance."""
+    booster = lgb.Booster(model_file=str(booster_file))
+
+    def differing(rows: np.ndarray, raw: np.ndarray) -> int:
+        return int((np.abs(np.asarray(booster.predict(rows, num_threads=1)) - raw) > TOLERANCE).sum())
+    return differing
 
 
 def require(booster: lgb.Booster, answer: Answer, rows: np.ndarray, seed: int = 0) -> tuple[float, int]:

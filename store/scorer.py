@@ -19,6 +19,7 @@ class Scorer:
     """A loaded model: `score(float32[m, F]) -> float64[m]`. Not for two threads at once: its buffers are its own."""
 
     def __init__(self, folder: Path, schema_hash: str | None = None):
+        self.folder = folder
         meta = check(folder, schema_hash)
         self.model_id: str = meta["id"]
         self.schema_hash: str = meta["schema_hash"]

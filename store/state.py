@@ -1,4 +1,5 @@
 """A stage's state between two lives: marks and a blob, written whole or not at all."""
+import json
 import os
 import time
 from pathlib import Path
@@ -40,3 +41,32 @@ class StateFile:
         temporary = self.path.with_suffix(".new")
         temporary.write_bytes(msgspec.msgpack.encode(kept))
         os.replace(temporary, self.path)
+
+
+class Failures:
+    """Records that a stage could not carry: the first time the process ends and reads the record again, the second time it is booked.
+
+    `data/state/<name>.failed` remembers where it was, `data/errors/<name>.jsonl` keeps what was booked, with its bytes.
+    """
+
+    def __init__(self, folder: Path, name: str):
+        self.mark, self.book_path = folder / "state" / f"{name}.failed", folder / "errors" / f"{name}.jsonl"
+
+    def again(self, where: str) -> bool:
+        """Whether this very record failed in the life before; remembers it where not."""
+        try:
+            if self.mark.read_text() == where:
+                return True
+        except FileNotFoundError:
+            pass
+        self.mark.parent.mkdir(parents=True, exist_ok=True)
+        self.mark.write_text(where)
+        return False
+
+    def book(self, where: str, value: bytes, error: BaseException) -> None:
+        """Keeps the record for a person to look at."""
+        self.book_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.book_path.open("a") as file:
+            file.write(json.dumps({"where": where, "error": f"{type(error).__name__}: {error}", "value": value.hex()}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,8 +1,10 @@
 """Candidates to scores: one ONNX batch a frame, active and shadow model side by side. `python -m streams.ai_scorer`"""
 
 import asyncio
+import importlib
 import logging
 import time
+from collections import deque
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from streams.worker import Worker, wall_ms
 
 log = logging.getLogger("sluice.ai_scorer")
 ROLLING = 2000
+PARITY_S, PARITY_ROWS = 5.0, 64
 
 
 class Scoring:
@@ -76,6 +79,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
     log.info("active model %s, tau_entry %.3f%s", active.model_id, active.tau_entry, f", shadow {shadow.model_id}" if shadow else "")
     rolling: list[float] = []
     shadowed: list[float] = []
+    latest: deque[bytes] = deque(maxlen=PARITY_ROWS)
 
     async def on_candidates(record) -> None:
         batch = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
@@ -94,6 +98,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
             exporter.observe(m.SCORE_BATCH_MS, (time.perf_counter() - began) * 1000)
             exporter.inc(m.SCORES_TOTAL, len(items), symbol=batch.symbol)
             rolling.extend(s.p for s in items if s.p == s.p)
+            latest.extend(s.signal.features for s in items if s.p == s.p)
             exporter.inc(m.SCHEMA_MISMATCH_TOTAL, sum(s.p != s.p for s in items))
             if shadow:
                 shadowed.extend(s.shadow_p for s in items if s.shadow_p is not None)
@@ -110,7 +115,23 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
                     for stat, value in (("mean", p.mean()), ("std", p.std()), *zip(("p10", "p50", "p90"), np.quantile(p, (0.1, 0.5, 0.9)))):
                         exporter.set(series, float(value), split="online", stat=stat)
 
-    worker.background.append(distribution)
+    async def parity() -> None:
+        """Now and then the trained model is asked the same as the exported one."""
+        booster = active.folder / "artifacts" / "booster.txt"
+        if not booster.exists():
+            log.warning("%s is not there: live scores are not compared with the trained model", booster)
+            return
+        differing = await asyncio.to_thread(lambda: importlib.import_module("store.parity").spot(booster))
+        while True:
+            await asyncio.sleep(PARITY_S)
+            rows = np.frombuffer(b"".join(latest), np.float32).reshape(len(latest), -1)
+            if len(rows):
+                wrong = differing(rows, active.raw(rows))
+                exporter.inc(m.ONNX_PARITY_FAIL_TOTAL, wrong, stage="online")
+                if wrong:
+                    log.error("%d of %d live scores differ from the trained model", wrong, len(rows))
+
+    worker.background += [distribution, parity]
     stage = Stateful(worker, on_candidates)
     return worker
 

@@ -61,6 +61,7 @@ class Road:
         self.upto = (0, 0)
         self.records: deque[tuple[int, Place]] = deque()  # (last number, place) of report records
         self.promised = (-1, -1)
+        self.taken: dict[str, tuple[str, int]] = {}  # events that are in the lane already, thought about or not
 
 
 class Open:
@@ -170,11 +171,12 @@ class DeskHost:
                 self.open.done(older.popleft()[1])  # one that was told twice, or scored by nobody
                 continue
             road.frames.popleft(), road.batches.popleft()
-            due = self._new(self.market, frame)
+            due = max(self._new(self.market, frame), self._new(road.taken, frame))
             if due >= frame.seq + frame.n:
                 self.open.done(at)
                 self.open.done(bat)
                 continue
+            road.taken[frame.symbol] = (frame.session, frame.seq + frame.n)
             fresh = [s for s in batch.items if s.signal.seq >= due]
             road.lane.add(cut(frame, due - frame.seq, frame.n) if due > frame.seq else frame, fresh)
             road.working.append([at, bat])

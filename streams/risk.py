@@ -12,8 +12,10 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, ScoredBatch, Tick
 from engine.telemetry import Telemetry
+from store.database import LedgerError
 from store.exporter import Exporter
 from store.ledger import Ledger, ledger_url
+from store.state import Failures
 from streams.codec import decode, encode
 from streams.host import DeskHost
 from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED, Topic
@@ -35,6 +37,7 @@ class Risk:
         self.outbox: deque[tuple[int, list[asyncio.Future]]] = deque()
         self.acknowledging = asyncio.Lock()
         self.heard_at = time.monotonic()
+        self.failures, self.stuck = Failures(settings.folder("data"), settings.instance + "risk"), ""
         log.info("desk restored: ledger at %d, %d facts folded again, %d open entries", self.ledger.head()[0], self.host.refolded,
                  len(self.host.desk.portfolio.entries))
 
@@ -65,7 +68,24 @@ class Risk:
         self.exporter.set(m.LEDGER_OUTBOX, len(self.outbox))
 
     async def on_record(self, record) -> None:
-        """One record: consumed, written, spoken."""
+        """One record: consumed, written, spoken. One that fails twice halts the desk until a person has looked (fail closed)."""
+        try:
+            await self.consume(record)
+        except (ConnectionError, LedgerError):
+            raise
+        except Exception as error:
+            where = f"{record.topic}/{record.partition}/{record.offset}"
+            if not self.failures.again(where):
+                raise
+            self.failures.book(where, record.value, error)
+            self.exporter.inc(m.STAGE_ERRORS_TOTAL, service="risk")
+            self.exporter.set(m.HALTED, 1)
+            self.stuck = where
+            log.error("risk: %s failed twice: the desk stays halted; it is booked in %s: %s", where, self.failures.book_path, error)
+            await asyncio.Event().wait()
+
+    async def consume(self, record) -> None:
+        """One record."""
         self.heard_at = time.monotonic()
         fact = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
         if isinstance(fact, Frame):
@@ -97,7 +117,7 @@ class Risk:
         while True:
             await asyncio.sleep(1.0)
             desk = self.host.desk
-            self.telemetry.stands(desk.portfolio, desk.state.halted)
+            self.telemetry.stands(desk.portfolio, desk.state.halted or self.stuck)
             await self.acknowledge()
             quiet_ms = (time.monotonic() - self.heard_at) * 1000
             if not self.lockstep and quiet_ms > QUIET_MS and desk.portfolio.entries:

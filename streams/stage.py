@@ -4,10 +4,14 @@ State is saved only behind the broker's acknowledgement of what it led to, so a 
 and never skips; who reads behind it passes over what it knows by its event numbers.
 """
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
-from store.state import Kept, StateFile
+from engine import metrics as m
+from store.state import Failures, Kept, StateFile
 from streams.worker import Marks, Worker
+
+log = logging.getLogger("sluice")
 
 
 class Stateful:
@@ -21,6 +25,7 @@ class Stateful:
         self.kept: Marks = {(epoch, topic, partition): offset for epoch, topic, partition, offset in kept.marks}
         if restore and kept.parts:
             restore(kept.parts)
+        self.failures = Failures(worker.settings.folder("data"), worker.instance + worker.name)
         self.pending: list[asyncio.Future] = []
         worker.stage = self
         worker.on_close.append(self.save)
@@ -34,8 +39,18 @@ class Stateful:
         self.pending.append(acknowledgement)
 
     async def on_record(self, record) -> None:
-        """One record, then its mark."""
-        await self.handle(record)
+        """One record, then its mark. One that fails twice is booked, counted and passed over."""
+        try:
+            await self.handle(record)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            where = f"{record.topic}/{record.partition}/{record.offset}"
+            if not self.failures.again(where):
+                raise
+            self.failures.book(where, record.value, error)
+            self.worker.exporter.inc(m.STAGE_ERRORS_TOTAL, service=self.worker.name)
+            log.error("%s: %s failed twice and is booked in %s: %s", self.worker.name, where, self.failures.book_path, error)
         self.kept[(self.worker.epochs[record.topic], record.topic, record.partition)] = record.offset
         if self.file.due:
             await self.save()
