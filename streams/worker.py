@@ -4,7 +4,7 @@ Faust opens no consumer itself (no group, no rebalance, no hidden 1.5 s fetch wa
 with aiokafka and puts each record into the channel, which pushes back when full. An exception in the stage ends the process
 and the restart reads the record again. Marks are kept by log epoch (cluster id + topic id): a log that came back as another one
 is counted and read from its start, never taken for "already seen"; a hole is counted too. One idle connection to the broker
-ends when, and only when, its process does.
+tells when its process has ended.
 """
 import asyncio
 import logging
@@ -121,9 +121,8 @@ def source_of(worker: Worker) -> type[Service]:
 
         async def on_start(self) -> None:
             worker.app.flow_control.resume()   # no consumer of Faust's will: without it the first put waits for ever
-            host, port = address(worker.settings).split(",")[0].rsplit(":", 1)
             try:
-                self.canary, self.canary_out = await asyncio.open_connection(host, int(port))   # before the epochs are asked
+                await self.listen()
             except OSError as error:
                 raise bus.down(worker.settings.kafka, error) from None
             names = [named(t, worker.settings) for t in TOPICS]
@@ -167,10 +166,27 @@ def source_of(worker: Worker) -> type[Service]:
 
         @Service.task
         async def watch(self) -> None:
-            """A silent connection to the broker: it ends when, and only when, the broker's process does."""
-            await self.canary.read()
-            if not self.should_stop:
-                worker.crash(BrokerGone(f"the broker at {address(worker.settings)} is gone"))
+            """A silent connection to the broker: its end means that the process may have ended, and what answers next be another log.
+
+            A broker also hangs up on who is silent for ten minutes: then the epochs are the same, and nothing has happened.
+            """
+            while not self.should_stop:
+                await self.canary.read()
+                if self.should_stop:
+                    return
+                try:
+                    self.canary_out.close()
+                    await self.listen()
+                    again = await asyncio.to_thread(bus.epochs, worker.settings, list(worker.epochs))
+                except OSError as error:
+                    return worker.crash(BrokerGone(f"the broker at {address(worker.settings)} is gone ({error})"))
+                if again != worker.epochs:
+                    return worker.crash(BrokerGone(f"the broker at {address(worker.settings)} came back with other logs"))
+
+        async def listen(self) -> None:
+            """Opens the silent connection; before the epochs are asked."""
+            host, port = address(worker.settings).split(",")[0].rsplit(":", 1)
+            self.canary, self.canary_out = await asyncio.open_connection(host, int(port))
 
         @Service.task
         async def read(self) -> None:
