@@ -26,27 +26,30 @@ class Stretch:
         self.frame, self.n, self.at = frame, frame.n, 0
         self.ts = frame.times
         is_book = frame.kinds == BOOK
-        self.books_before = np.concatenate(([0], np.cumsum(is_book)))
-        self.event_of_book = np.flatnonzero(is_book)
+        self.time = self.ts.tolist()
+        self.books_before = [0, *np.cumsum(is_book).tolist()]
+        self.event_of_book = np.flatnonzero(is_book).tolist()
         rows = frame.book_rows
         self.book_ts = self.ts[is_book]
         self.bid, self.ask = np.ascontiguousarray(rows[:, 0, 0]), np.ascontiguousarray(rows[:, 2, 0])
-        self.depth = rows
+        self.near_bid, self.near_ask = rows[:, 1, :3].sum(axis=1).tolist(), rows[:, 3, :3].sum(axis=1).tolist()
         self.scored = deque(sorted(((s.signal.seq - frame.seq, s) for s in scored), key=lambda pair: pair[0]))
 
     def market(self, first: int, last: int) -> Market:
         """Events `first` to `last` (exclusive) as the Desk reads them."""
-        a, b = int(self.books_before[first]), int(self.books_before[last])
+        a, b = self.books_before[first], self.books_before[last]
         f = self.frame
-        depth = (int(self.depth[b - 1, 1, :3].sum()), int(self.depth[b - 1, 3, :3].sum())) if b > a else (0, 0)
-        return Market(f.symbol, f.session, f.seq + first, last - first, int(self.ts[last - 1]), f.tick, f.lot, self.book_ts[a:b].tobytes(),
+        depth = (self.near_bid[b - 1], self.near_ask[b - 1]) if b > a else (0, 0)
+        return Market(f.symbol, f.session, f.seq + first, last - first, self.time[last - 1], f.tick, f.lot, self.book_ts[a:b].tobytes(),
                       self.bid[a:b].tobytes(), self.ask[a:b].tobytes(), *depth, f.sent_ms)
 
     def next_act(self, desk: Desk) -> int:
         """The first event from `at` at which the Desk acts by itself: a score, or a book that closes something; else the last event."""
-        row = int(self.books_before[self.at])
+        if not desk.state.portfolio.entries:
+            return self.scored[0][0] if self.scored else self.n - 1
+        row = self.books_before[self.at]
         due = row + desk.first_due(self.frame.symbol, self.book_ts[row:], self.bid[row:], self.ask[row:])
-        event = int(self.event_of_book[due]) if due < len(self.event_of_book) else self.n - 1
+        event = self.event_of_book[due] if due < len(self.event_of_book) else self.n - 1
         return min(event, self.scored[0][0]) if self.scored else event
 
 
@@ -84,7 +87,7 @@ class Lane:
         if not self.stretches:
             return head if self.done else FOREVER
         s = self.stretches[0]
-        act = int(s.ts[s.next_act(self.desk)])
+        act = s.time[s.next_act(self.desk)]
         return min(act, head, self.known_ms) if self.desk.working(self.symbol) else min(act, head)
 
     def step(self) -> Iterator[tuple[object, list[Out]]] | None:
@@ -97,13 +100,13 @@ class Lane:
                 return self._hear()
             return None
         s = self.stretches[0]
-        event_ms = int(s.ts[s.at])
+        event_ms = s.time[s.at]
         if self.inbox and self._due_before(event_ms):
             return self._hear()
         act = s.next_act(self.desk)
         if self.desk.working(self.symbol):
             if self.known_ms < event_ms:
-                self.promise_ms = int(s.ts[act])
+                self.promise_ms = s.time[act]
                 return None
             act = min(act, int(np.searchsorted(s.ts, self.known_ms, side="right")) - 1)
         if self.inbox:

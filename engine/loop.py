@@ -114,10 +114,10 @@ def run(roads: Mapping[str, Road], finish: bool = True) -> Iterator[tuple[str, o
         for symbol, road in waiting.items():
             if not road.lane.stretches and not ended[symbol]:
                 ended[symbol] = not road.fill()
-        live = [(road.lane.act_ms(), symbol) for symbol, road in waiting.items() if road.lane.stretches]
+        live = [symbol for symbol, road in waiting.items() if road.lane.stretches]
         if not live:
             break
-        symbol = min(live)[1] if len(live) > 1 else live[0][1]
+        symbol = min((waiting[s].lane.act_ms(), s) for s in live)[1] if len(live) > 1 else live[0]
         for fact, outs in waiting[symbol].act():
             yield symbol, fact, outs
     if finish:

@@ -173,15 +173,17 @@ def source_of(worker: Worker) -> type[Service]:
             while not self.should_stop:
                 await self.canary.read()
                 if self.should_stop:
-                    return
+                    break
                 try:
                     self.canary_out.close()
                     await self.listen()
                     again = await asyncio.to_thread(bus.epochs, worker.settings, list(worker.epochs))
                 except OSError as error:
-                    return worker.crash(BrokerGone(f"the broker at {address(worker.settings)} is gone ({error})"))
+                    worker.crash(BrokerGone(f"the broker at {address(worker.settings)} is gone ({error})"))
+                    break
                 if again != worker.epochs:
-                    return worker.crash(BrokerGone(f"the broker at {address(worker.settings)} came back with other logs"))
+                    worker.crash(BrokerGone(f"the broker at {address(worker.settings)} came back with other logs"))
+                    break
 
         async def listen(self) -> None:
             """Opens the silent connection; before the epochs are asked."""
