@@ -8,7 +8,7 @@ that it speaks of are here. Cooldowns start with the venue's acceptance (15).
 import msgspec
 
 from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, Fill, Order, Outcome, Report, direction
-from engine.policy import OpenEntry
+from engine.policy import OpenEntry, PortfolioState
 from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
 from engine.settings import Instrument
 
@@ -237,3 +237,17 @@ class Portfolio(msgspec.Struct):
             self.duplicates += 1
         else:
             self.orphans += 1
+
+
+def build_portfolio_state(portfolio: Portfolio) -> PortfolioState:
+    """The books as S4's frozen view: a copy that later fills do not change."""
+    return PortfolioState(
+        portfolio.total_positions,
+        {symbol: list(entries) for symbol, entries in portfolio.positions_by_symbol.items()},
+        dict(portfolio.positions_by_regime),
+        portfolio.total_exposure_usdt,
+        dict(portfolio.exposure_by_symbol),
+        portfolio.available_capital_usdt,
+        portfolio.last_trade_time,
+        dict(portfolio.last_trade_by_symbol),
+    )

@@ -27,6 +27,8 @@ from engine.facts import (
     Report,
     Tick,
 )
+from engine.policy import Intent, decide
+from engine.portfolio import build_portfolio_state
 
 T = 1_700_000_000_000
 HOLDING_MS, TTL_MS = settings().desk.max_holding_ms, settings().desk.entry_ttl_ms
@@ -248,6 +250,18 @@ def test_the_same_candidate_is_never_sent_twice():
     d.on(one)
     again = d.on(msgspec.structs.replace(one, p=0.95))[0]
     assert again.reason == reasons.DUPLICATE
+
+
+def test_the_portfolio_state_is_a_copy_by_which_the_policy_decides_the_same():
+    d = desk(POLICY_COOLDOWN_SYMBOL="0", POLICY_COOLDOWN_GLOBAL="0")
+    order = entered(d)
+    state = build_portfolio_state(d.portfolio)
+    assert state.exposure_by_symbol == {"BTCUSDT": pytest.approx(order.decision.margin_usd)}
+    assert (state.total_positions, state.positions_by_regime) == (1, {"normal": 1})
+    wish = Intent("BTCUSDT", "BUY", 0.95, 60_000.0, T / 1000 + 60, 0.0, "normal", 10.0)
+    assert decide(wish, state, d.limits) == decide(wish, d.portfolio, d.limits)
+    d.on(report(order, CANCELLED, 0.0, T + 70))
+    assert state.total_positions == 1
 
 
 actions = st.lists(
