@@ -39,9 +39,9 @@ class Stretch:
         """Events `first` to `last` (exclusive) as the Desk reads them."""
         a, b = self.books_before[first], self.books_before[last]
         f = self.frame
-        depth = (self.near_bid[b - 1], self.near_ask[b - 1]) if b > a else (0, 0)
+        bid_depth, ask_depth = (self.near_bid[b - 1], self.near_ask[b - 1]) if b > a else (0, 0)
         return Market(f.symbol, f.session, f.seq + first, last - first, self.time[last - 1], f.tick, f.lot, self.book_ts[a:b].tobytes(),
-                      self.bid[a:b].tobytes(), self.ask[a:b].tobytes(), *depth, f.sent_ms)
+                      self.bid[a:b].tobytes(), self.ask[a:b].tobytes(), bid_depth, ask_depth, f.sent_ms)
 
     def next_act(self, desk: Desk) -> int:
         """The first event from `at` at which the Desk acts by itself: a score, or a book that closes something; else the last event."""

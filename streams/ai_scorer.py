@@ -124,12 +124,13 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
         differing = await asyncio.to_thread(lambda: importlib.import_module("store.parity").spot(booster))
         while True:
             await asyncio.sleep(PARITY_S)
+            if not latest:
+                continue
             rows = np.frombuffer(b"".join(latest), np.float32).reshape(len(latest), -1)
-            if len(rows):
-                wrong = differing(rows, active.raw(rows))
-                exporter.inc(m.ONNX_PARITY_FAIL_TOTAL, wrong, stage="online")
-                if wrong:
-                    log.error("%d of %d live scores differ from the trained model", wrong, len(rows))
+            wrong = differing(rows, active.raw(rows))
+            exporter.inc(m.ONNX_PARITY_FAIL_TOTAL, wrong, stage="online")
+            if wrong:
+                log.error("%d of %d live scores differ from the trained model", wrong, len(rows))
 
     worker.background += [distribution, parity]
     stage = Stateful(worker, on_candidates)
