@@ -62,7 +62,7 @@ class Exchange(Struct, frozen=True):
     """The local exchange: where it listens, which market it shows, how fast."""
     host: str
     port: Port
-    market: typing.Literal["sim", "recording", "frames"]
+    market: typing.Literal["sim", "recording"]
     recording: str
     speed: str
     seed: int

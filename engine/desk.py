@@ -189,11 +189,12 @@ class Desk:
         signal, state = scored.signal, self.state
         if state.halted:
             return policy.Block(reasons.HALTED, state.halted)
-        age = state.now_ms - signal.ts_ms
+        touch = state.touches.get(signal.symbol)
+        if touch is None:
+            return policy.Block(reasons.NO_MARKET, f"no book of {signal.symbol} yet")
+        age = touch.ts_ms - signal.ts_ms     # by its own market: another symbol's clock, or a tick's, says nothing of it
         if age > self.desk.max_signal_age_ms:
             return policy.Block(reasons.STALE_SIGNAL, f"age={age}ms > {self.desk.max_signal_age_ms}ms")
-        if signal.symbol not in state.touches:
-            return policy.Block(reasons.NO_MARKET, f"no book of {signal.symbol} yet")
         if not isfinite(scored.p + signal.entry + signal.stop + signal.target):
             return policy.Block(reasons.INVALID_INPUT, f"p={scored.p}, entry={signal.entry}, stop={signal.stop}, target={signal.target}")
         return None

@@ -317,6 +317,7 @@ class Reports(msgspec.Struct, frozen=True, gc=False, tag="reports"):
     upto_seq: int
     sent_ms: float
     items: list[Report]
+    markets: dict[str, int] = {}     # the session's symbols; the time of the last event where a market is over, else 0
 
 
 class Fills(msgspec.Struct, frozen=True, gc=False, tag="fills"):

@@ -22,8 +22,11 @@ from store.scorer import Scorer
 
 
 def when(text: str | None) -> int | None:
-    """An ISO time (UTC) as ms."""
-    return None if text is None else int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+    """An ISO time (UTC) as ms; `SystemExit` for what is none."""
+    try:
+        return None if text is None else int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise SystemExit(f"--start, --end: {text!r} is not a time like 2026-01-06T14:00") from None
 
 
 def arguments(doc: str, prog: str) -> argparse.ArgumentParser:

@@ -46,7 +46,7 @@ class Stopped(Exception):
 def ports_of(s: Settings, desk_only: bool) -> dict[str, int]:
     """Every port that this start needs, by its key."""
     wanted = {} if s.kafka.bootstrap else {"kafka.port": s.kafka.port, "kafka.controller_port": s.kafka.controller_port}
-    wanted |= {"exchange.port": s.exchange.port, "ports.metrics": s.ports.metrics}
+    wanted |= {"exchange.port": s.exchange.port, "ports.metrics": s.ports.metrics, "ports.metrics + 1": s.ports.metrics + 1}
     if not desk_only:
         wanted |= {"ports.prefect": s.ports.prefect, "ports.console": s.ports.console}
         if shutil.which("prometheus"):

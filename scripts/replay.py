@@ -14,36 +14,36 @@ from engine.desk import Desk
 from engine.facts import ScoredBatch
 from scripts.backtest import arguments, opened
 from store.archive import ArchiveError
-from store.audit import answers_of
+from store.audit import answers_of, entries
 from store.closed import Digests
+from store.database import LedgerError
 from store.importers import RecordingError
-from store.ledger import Ledger, ledger_url
+from store.ledger import ledger_url
 
 
 def journal(url: str, settings: config.Settings) -> int:
     """Feeds the journal's facts to a fresh Desk in their order and compares every answer with what was written."""
     desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
     digests, began, answers, facts = Digests(), time.perf_counter(), 0, 0
-    with Ledger(url, "risk") as ledger:
-        for entry in ledger.entries():
-            said: list[bytes] = []
-            for fact in entry.consumed:
-                outs = desk.on(fact)
-                said += [msgspec.msgpack.encode(o) for o in outs]
-                facts += 1
-                if isinstance(fact, ScoredBatch):
-                    for scored in fact.items:
-                        digests.step(scored, [])
-                    digests.step(None, outs)
-                else:
-                    digests.step(fact, outs)
-            written = [msgspec.msgpack.encode(o) for record in entry.produced for o in answers_of(record)]
-            if sorted(said) != sorted(written):
-                wrong = next((a, b) for a, b in zip([*sorted(said), b""], [*sorted(written), b""]) if a != b)
-                print(f"transaction {entry.seq}: the journal says {msgspec.msgpack.decode(wrong[1]) if wrong[1] else 'nothing'},\n"
-                      f"the re-run says {msgspec.msgpack.decode(wrong[0]) if wrong[0] else 'nothing'}", file=sys.stderr)
-                return 1
-            answers += len(said)
+    for entry in entries(url):
+        said: list[bytes] = []
+        for fact in entry.consumed:
+            outs = desk.on(fact)
+            said += [msgspec.msgpack.encode(o) for o in outs]
+            facts += 1
+            if isinstance(fact, ScoredBatch):
+                for scored in fact.items:
+                    digests.step(scored, [])
+                digests.step(None, outs)
+            else:
+                digests.step(fact, outs)
+        written = [msgspec.msgpack.encode(o) for record in entry.produced for o in answers_of(record)]
+        if sorted(said) != sorted(written):
+            wrong = next((a, b) for a, b in zip([*sorted(said), b""], [*sorted(written), b""]) if a != b)
+            print(f"transaction {entry.seq}: the journal says {msgspec.msgpack.decode(wrong[1]) if wrong[1] else 'nothing'},\n"
+                  f"the re-run says {msgspec.msgpack.decode(wrong[0]) if wrong[0] else 'nothing'}", file=sys.stderr)
+            return 1
+        answers += len(said)
     took = time.perf_counter() - began
     print(f"{facts:,} facts, {answers:,} answers: byte-equal ({facts / max(took, 1e-9):,.0f} facts/s)")
     print(f"sha256 candidates and scores  {digests.scores} ({digests.count:,})\nsha256 decisions and orders   {digests.decisions}")
@@ -56,7 +56,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.journal is not None:
         settings = config.load(*args.config)
-        return journal(args.journal or ledger_url(settings), settings)
+        try:
+            return journal(args.journal or ledger_url(settings), settings)
+        except LedgerError as error:
+            print(error, file=sys.stderr)
+            return 1
     try:
         _, closed = opened(args, finish=False)
         digests, began = Digests(), time.perf_counter()

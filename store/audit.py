@@ -2,6 +2,8 @@
 
 So that "live equals replay" is a series one can alarm on, not a claim. It reads behind the hot path and holds no lock.
 """
+from collections.abc import Iterator
+
 import msgspec
 import sqlalchemy as sa
 
@@ -9,8 +11,8 @@ from config.settings import Settings
 from engine.desk import Desk
 from engine.facts import Approved, DroppedBatch, Outcomes
 from store import tables
-from store.database import connect, reading
-from store.ledger import DECODER, rows
+from store.database import connect, naming, reading
+from store.ledger import DECODER, Entry, rows
 
 PAGE = 200
 
@@ -31,6 +33,13 @@ def differing(said: list, written: list) -> int:
     """How many answers differ by a byte, whatever record they went out in."""
     a, b = sorted(map(msgspec.msgpack.encode, said)), sorted(map(msgspec.msgpack.encode, written))
     return sum(x != y for x, y in zip(a, b)) + abs(len(a) - len(b)) if a != b else 0
+
+
+def entries(url: str, writer: str = "risk") -> Iterator[Entry]:
+    """A writer's transactions in their order, read beside the writer; `LedgerError` where the ledger cannot be read."""
+    with naming(url):
+        for row in rows(connect(url, create=False), writer):
+            yield DECODER.decode(row.blob)
 
 
 class Auditor:

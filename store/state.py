@@ -1,4 +1,5 @@
 """A stage's state between two lives: marks and a blob, written whole or not at all."""
+import fcntl
 import json
 import os
 import time
@@ -14,11 +15,17 @@ class Kept(msgspec.Struct):
 
 
 class StateFile:
-    """`data/state/<instance><service>.state`; saved at most every `every_s` seconds unless asked."""
+    """`data/state/<instance><service>.state`; saved at most every `every_s` seconds unless asked. One process at a time: `SystemExit`."""
 
     def __init__(self, folder: Path, name: str, every_s: float = 2.0):
         self.path, self.every_s, self.saved_at = folder / "state" / f"{name}.state", every_s, 0.0
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = self.path.with_suffix(".lock").open("w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(f"{name}: another one runs on {folder} already (it holds {self.lock.name}); stop it, or give this one an "
+                             "instance of its own: SLUICE_INSTANCE=NAME") from None
 
     def load(self) -> Kept:
         """What was kept; nothing where there is no file. A file that cannot be read is set aside, never trusted."""

@@ -3,6 +3,7 @@
 A SQLite file of its own, because a venue is not part of the desk: it outlives its clients and restores its book of orders.
 """
 import sqlite3
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,8 +26,12 @@ class VenueJournal:
                 PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;
                 CREATE TABLE IF NOT EXISTS session(n INTEGER PRIMARY KEY, id TEXT UNIQUE, what TEXT, start_ms INT, ended INT DEFAULT 0);
                 CREATE TABLE IF NOT EXISTS floor(symbol TEXT PRIMARY KEY, saved BLOB, source BLOB);
+                CREATE TABLE IF NOT EXISTS journal(id TEXT);
                 CREATE TABLE IF NOT EXISTS happened(symbol TEXT, seq INT, blob BLOB, PRIMARY KEY(symbol, seq)) WITHOUT ROWID;
             """)
+            if not self.db.execute("SELECT id FROM journal").fetchone():
+                self.db.execute("INSERT INTO journal VALUES(?)", (uuid.uuid4().hex,))
+            self.id: str = self.db.execute("SELECT id FROM journal").fetchone()[0]
         except sqlite3.Error as error:
             raise SystemExit(f"{path}: the exchange cannot keep its journal there ({error})") from error
 

@@ -163,6 +163,10 @@ class Exchange:
             ", paced by the desk" if self.lockstep else "",
         )
 
+    def markets(self) -> dict[str, int]:
+        """The session's symbols; the time of the last event where one is over, else 0."""
+        return {symbol: pit.last_ms if pit.source.ended else 0 for symbol, pit in self.pits.items()}
+
     def model_of(self, symbols: list[str]) -> str:
         """Which simulated market: another model or instrument is another session."""
         parts = [config.fingerprint(part) for s in symbols for part in (self.settings.market[s], self.settings.instrument(s))]
@@ -203,6 +207,7 @@ class Exchange:
             if frame is None:
                 if pit.source.ended:
                     self._tell_feeds(symbol, packed(Ended(symbol)), None)
+                    self.work(symbol, answer=self.lockstep)
                 del waiting[symbol]
                 continue
             pit.before.append((frame.seq, before))
@@ -227,7 +232,7 @@ class Exchange:
             self.keep(symbol, happened)
         now = (pit.floor.known_ms, pit.floor.told)
         if happened or answer:
-            self._tell_traders(Happened(symbol, self.session, *now, happened))
+            self._tell_traders(Happened(symbol, self.session, *now, happened, self.markets()))
 
     def keep(self, symbol: str, happened: list[Report | Fill] | None = None) -> None:
         """Writes the floor down."""
@@ -261,7 +266,7 @@ class Exchange:
     async def client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection until it hangs up."""
         try:
-            writer.write(packed(Hello(self.session, self.lockstep, list(self.pits), self.x.market)))
+            writer.write(packed(Hello(self.session, self.lockstep, list(self.pits), self.x.market, self.journal.id)))
             while True:
                 self.request(await message(reader, "request"), writer)
                 await writer.drain()
@@ -290,7 +295,7 @@ class Exchange:
             self.traders.add(writer)
             for symbol, pit in self.pits.items():
                 missed = list(self.journal.after(symbol, request.after.get(symbol, 0)))
-                writer.write(packed(Happened(symbol, self.session, pit.floor.known_ms, pit.floor.told, missed)))
+                writer.write(packed(Happened(symbol, self.session, pit.floor.known_ms, pit.floor.told, missed, self.markets())))
         elif isinstance(request, Ask):
             orders = {o.order_id: o.qty - o.filled for p in self.pits.values() for o in p.floor.matching.open_orders()}
             positions = {s: p.floor.matching.position * self.settings.instrument(s).lot for s, p in self.pits.items()}

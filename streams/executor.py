@@ -4,6 +4,7 @@ Order ids are deterministic and the venue refuses one that it knows, so a repeat
 word from the venue when the line broke is *unknown*: after reconnecting the venue is asked what happened and what stands, and
 only what it does not know is sent again.
 """
+
 import asyncio
 import logging
 
@@ -11,13 +12,13 @@ import msgspec
 
 from config.settings import Settings
 from engine import metrics as m
-from engine.facts import Approved, Fill, Fills, Order, Report, Reports
+from engine.facts import KILL, Approved, Control, Fill, Fills, Order, Report, Reports
 from store.exporter import Exporter
 from streams.codec import decode, encode
 from streams.stage import Stateful
-from streams.topics import EXEC_FILLS, EXEC_REPORTS, SIG_APPROVED
+from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_REPORTS, SIG_APPROVED
 from streams.venues.local import LocalVenue
-from streams.venues.port import Happened, Venue
+from streams.venues.port import Happened, Hello, Venue
 from streams.worker import Worker, wall_ms
 
 log = logging.getLogger("sluice.executor")
@@ -31,16 +32,23 @@ class Executor:
         self.worker, self.settings, self.exporter = worker, settings, exporter
         self.venue: Venue | None = None
         self.connected = asyncio.Event()
-        self.after: dict[str, int] = {}          # the last venue number published, by symbol
-        self.unanswered: dict[str, Order] = {}   # sent, and not a word yet
+        self.after: dict[str, int] = {}  # the last venue number published, by symbol
+        self.unanswered: dict[str, Order] = {}  # sent, and not a word yet
+        self.promised: dict[str, tuple[int, int]] = {}
+        self.journal = ""  # the venue's memory that our numbers belong to
         self.stage = Stateful(worker, self.on_approved, self.parts, self.restore)
 
     def parts(self) -> dict[str, bytes]:
         """What the next life needs."""
-        return {"after": msgspec.msgpack.encode(self.after), "unanswered": msgspec.msgpack.encode(list(self.unanswered.values()))}
+        return {
+            "journal": self.journal.encode(),
+            "after": msgspec.msgpack.encode(self.after),
+            "unanswered": msgspec.msgpack.encode(list(self.unanswered.values())),
+        }
 
     def restore(self, parts: dict[str, bytes]) -> None:
         """Continues."""
+        self.journal = parts.get("journal", b"").decode()
         self.after = msgspec.msgpack.decode(parts["after"])
         self.unanswered = {o.id: o for o in msgspec.msgpack.decode(parts["unanswered"], type=list[Order])}
 
@@ -61,6 +69,7 @@ class Executor:
                     else:
                         await venue.cancel(act)
                 if approved.upto_ms:
+                    self.promised[approved.symbol] = (approved.upto_ms, approved.seen)
                     await venue.promise(approved.symbol, approved.upto_ms, approved.seen)
                 break
             except ConnectionError:
@@ -75,7 +84,8 @@ class Executor:
         while True:
             venue = LocalVenue(x.host, x.port)
             try:
-                await venue.connect(patience_s=3600)
+                hello = await venue.connect(patience_s=3600)
+                await self.know(hello)
                 self.venue = venue
                 hearing = asyncio.ensure_future(self.hear(venue))
                 await self.reconcile(venue)
@@ -88,6 +98,17 @@ class Executor:
                 log.warning("the venue's line broke (%s); %d orders are unknown until it is back", error, len(self.unanswered))
                 await asyncio.sleep(RETRY_S)
 
+    async def know(self, hello: Hello) -> None:
+        """A venue with another memory than before is not believed: the desk is halted until somebody has looked."""
+        if self.journal and hello.journal != self.journal:
+            self.exporter.inc(m.LOG_EPOCH_CHANGES_TOTAL, service="executor")
+            reason = f"the venue came back with another journal ({hello.journal[:8]}, not {self.journal[:8]}): it knows none of our orders"
+            log.error("%s; the desk is halted: compare positions, then python -m scripts.release_kill", reason)
+            kill = Control(f"kill-venue-{hello.journal}", KILL, "executor", reason, 0, 0)
+            await (await self.worker.send(CONTROL_EVENTS, "control", encode(kill)))
+            self.after, self.unanswered = {}, {}
+        self.journal = hello.journal
+
     async def reconcile(self, venue: Venue) -> None:
         """Asks before it sends again: what the venue neither reports nor has standing has not arrived."""
         await asyncio.sleep(0)
@@ -96,6 +117,8 @@ class Executor:
             if order.id not in standing.orders:
                 log.info("%s has not arrived: sent again", order.id)
                 await venue.place(order)
+        for symbol, (upto_ms, seen) in self.promised.items():  # a restarted exchange may have forgotten the last of them
+            await venue.promise(symbol, upto_ms, seen)
         self.exporter.set(m.UNKNOWN_ORDERS, 0)
 
     async def hear(self, venue: Venue) -> None:
@@ -113,7 +136,7 @@ class Executor:
             self.unanswered.pop(item.order_id, None)
         if fills:
             await (await self.worker.send(EXEC_FILLS, happened.symbol, encode(Fills(happened.symbol, happened.session, wall_ms(), fills))))
-        told = Reports(happened.symbol, happened.session, happened.upto_ms, happened.upto_seq, wall_ms(), reports)
+        told = Reports(happened.symbol, happened.session, happened.upto_ms, happened.upto_seq, wall_ms(), reports, happened.markets)
         acknowledged = await self.worker.send(EXEC_REPORTS, happened.symbol, encode(told))
         if items:
             await acknowledged
@@ -130,4 +153,5 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
 
 if __name__ == "__main__":
     from streams.service import main
+
     raise SystemExit(main("executor"))

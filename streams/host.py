@@ -33,7 +33,7 @@ from engine.facts import (
     cut,
     market_of,
 )
-from engine.lane import Lane
+from engine.lane import FOREVER, Lane
 from engine.telemetry import Telemetry
 from store.ledger import Ledger
 
@@ -61,6 +61,7 @@ class Road:
         self.upto = (0, 0)
         self.records: deque[tuple[int, Place]] = deque()  # (last number, place) of report records
         self.promised = (-1, -1)
+        self.sessions: set[str] = set()               # runs of the market that it has had frames of
         self.taken: dict[str, tuple[str, int]] = {}  # events that are in the lane already, thought about or not
 
 
@@ -94,6 +95,7 @@ class DeskHost:
         self.scored: dict[str, tuple[str, int]] = {}
         self.heard: dict[str, int] = {}
         self.roads: dict[str, Road] = {}
+        self.markets: dict[str, dict[str, int]] = {}  # a session's symbols, with the last event's time where one is over
         self.open = Open()
         self.commits = 0
         _, blob, tail = ledger.restore()
@@ -178,9 +180,10 @@ class DeskHost:
                 continue
             road.taken[frame.symbol] = (frame.session, frame.seq + frame.n)
             fresh = [s for s in batch.items if s.signal.seq >= due]
+            road.sessions.add(frame.session)
             road.lane.add(cut(frame, due - frame.seq, frame.n) if due > frame.seq else frame, fresh)
             road.working.append([at, bat])
-        self._run(road, consumed, outs)
+        self._run(consumed, outs)
 
     def _venue(self, record: Reports | Fills, place: Place, consumed: list, outs: list) -> None:
         if not self.lockstep:
@@ -197,12 +200,13 @@ class DeskHost:
                 road.early[item.seq] = item
         road.records.append((max((i.seq for i in record.items), default=0), place))
         if isinstance(record, Reports):
+            self.markets[record.session] = record.markets
             road.upto = max(road.upto, (record.upto_ms, record.upto_seq))
         told = road.lane.inbox[-1].seq if road.lane.inbox else max(heard, road.lane.seen)
         upto_ms, upto_seq = road.upto
         if all(seq in road.early for seq in range(told + 1, upto_seq + 1)):
             road.lane.heard([road.early.pop(seq) for seq in range(told + 1, upto_seq + 1)], upto_ms)
-        self._run(road, consumed, outs)
+        self._run(consumed, outs)
 
     def road(self, symbol: str) -> Road:
         """The symbol's road."""
@@ -210,9 +214,9 @@ class DeskHost:
             self.roads[symbol] = Road(Lane(self.desk, symbol))
         return self.roads[symbol]
 
-    def _run(self, road: Road, consumed: list, outs: list) -> None:
-        lane = road.lane
-        while (moves := lane.step()) is not None:
+    def _run(self, consumed: list, outs: list) -> None:
+        """Whatever may be thought about now, over all symbols in market time: the lane whose next consequence is earliest goes first."""
+        while (road := self._next()) is not None and (moves := road.lane.step()) is not None:
             for fact, said in moves:
                 if isinstance(fact, Scored):
                     last = consumed[-1] if consumed else None
@@ -226,12 +230,37 @@ class DeskHost:
                     consumed.append(fact)
                 outs += said
                 self.note(consumed[-1])
-        while len(road.working) > len(lane.stretches):
-            for place in road.working.popleft():
-                self.open.done(place)
-        seen = max(lane.seen, self.heard.get(lane.symbol, 0))
-        while road.records and road.records[0][0] <= seen:
-            self.open.done(road.records.popleft()[1])
+        for road in self.roads.values():
+            while len(road.working) > len(road.lane.stretches):
+                for place in road.working.popleft():
+                    self.open.done(place)
+            seen = max(road.lane.seen, self.heard.get(road.lane.symbol, 0))
+            while road.records and road.records[0][0] <= seen:
+                self.open.done(road.records.popleft()[1])
+
+    def _next(self) -> Road | None:
+        """The road that goes first; None while one that may come before it is not known yet."""
+        waiting = [road for road in self.roads.values() if road.lane.stretches]
+        if not waiting:
+            return None
+        session = min(waiting, key=lambda road: road.lane.symbol).lane.stretches[0].frame.session
+        members = self.markets.get(session)
+        if members is None:
+            return None
+        _, symbol = min((self._bound(symbol, session), symbol) for symbol in {*members, *(r.lane.symbol for r in waiting)})
+        road = self.roads.get(symbol)
+        return road if road and road.lane.stretches else None
+
+    def _bound(self, symbol: str, session: str) -> int:
+        """A lower bound for the time of the symbol's next consequence in this run of the market."""
+        road = self.roads.get(symbol)
+        if road is None or session not in road.sessions:
+            return 0
+        lane = road.lane
+        if lane.stretches:
+            return lane.act_ms()
+        over = self.markets[session].get(symbol, 0)
+        return FOREVER if lane.session != session or (over and lane.promise_ms >= over) else lane.promise_ms
 
     # records out
 
@@ -280,7 +309,9 @@ class DeskHost:
         out = []
         for symbol, road in self.roads.items():
             now = (road.lane.promise_ms, max(road.lane.seen, self.heard.get(symbol, 0)))
-            if road.lane.promise_ms and now != road.promised:
+            if road.lane.stretches and road.lane.stretches[0].frame.session not in self.markets:
+                now = (1, now[1])          # the answer says which symbols the market has
+            if now[0] and now != road.promised:
                 road.promised = now
                 out.append(Approved(symbol, self.session(symbol), *now, 0.0, [], []))
         return out

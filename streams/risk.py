@@ -34,6 +34,7 @@ class Risk:
         self.ledger = Ledger(ledger_url(settings), "risk", settings.ledger.synchronous)
         self.telemetry = Telemetry(exporter, log.info)
         self.host = DeskHost(settings, self.ledger, self.telemetry, lockstep)
+        self.ticks = settings.venue.venue not in ("sim", "recording")    # at a local exchange time stands still when its market does
         self.outbox: deque[tuple[int, list[asyncio.Future]]] = deque()
         self.acknowledging = asyncio.Lock()
         self.heard_at = time.monotonic()
@@ -120,7 +121,7 @@ class Risk:
             self.telemetry.stands(desk.portfolio, desk.state.halted or self.stuck)
             await self.acknowledge()
             quiet_ms = (time.monotonic() - self.heard_at) * 1000
-            if not self.lockstep and quiet_ms > QUIET_MS and desk.portfolio.entries:
+            if self.ticks and quiet_ms > QUIET_MS and desk.portfolio.entries:
                 tick = Tick(desk.state.now_ms + 1000)
                 await self.speak([tick], self.host.desk.on(tick), 0.0)
 

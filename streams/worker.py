@@ -109,7 +109,7 @@ class Worker:
 
     def crash(self, error: BaseException) -> None:
         """Ends the process: a restart reads on from the marks."""
-        log.error("%s: %s: %s", self.name, type(error).__name__, error)
+        log.error("%s: %s: %s", self.name, type(error).__name__, error, exc_info=None if isinstance(error, ConnectionError) else error)
         self.crashing = asyncio.ensure_future(self.app.crash(error))
 
 

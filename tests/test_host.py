@@ -40,13 +40,16 @@ class Street:
 
     def __init__(self, url: str, frames: list[Frame], seed: int):
         self.url, self.rng = url, np.random.default_rng(seed)
-        signals = EveryNth()
-        batches = [ScoredBatch(f.symbol, f.session, f.seq, f.n, int(f.times[-1]), 0.0, scores(signals.on(f))) for f in frames]
+        symbols = sorted({f.symbol for f in frames})
+        signals = {symbol: EveryNth(symbol) for symbol in symbols}
+        batches = [ScoredBatch(f.symbol, f.session, f.seq, f.n, int(f.times[-1]), 0.0, scores(signals[f.symbol].on(f))) for f in frames]
         self.logs: dict[str, list[bytes]] = {"md.frames": [encode(f) for f in frames], "sig.scored": [encode(b) for b in batches],
                                              "exec.reports": [], "exec.fills": []}
-        self.floor = Floor(Matching(SYMBOL, S.instrument(SYMBOL), S.matching, "t1"), "t1", S.matching.latency_ms, True)
+        self.floors = {symbol: Floor(Matching(symbol, S.instrument(symbol), S.matching, "t1"), "t1", S.matching.latency_ms, True)
+                       for symbol in symbols}
+        self.over = {symbol: max(int(f.times[-1]) for f in frames if f.symbol == symbol) for symbol in symbols}
         for frame in frames:
-            self.floor.publish(frame)
+            self.floors[frame.symbol].publish(frame)
         self.said: list[bytes] = []
         self.start()
 
@@ -63,15 +66,16 @@ class Street:
         """To the venue, and what it answers to the logs."""
         for record in produced:
             if isinstance(record, Approved):
+                floor = self.floors[record.symbol]
                 for act in record.acts():
-                    (self.floor.place if isinstance(act, Order) else self.floor.cancel)(act)
-                self.floor.promise(record.upto_ms, record.seen)
-                happened = self.floor.work()
+                    (floor.place if isinstance(act, Order) else floor.cancel)(act)
+                floor.promise(record.upto_ms, record.seen)
+                happened = floor.work()
                 fills = [h for h in happened if isinstance(h, Fill)]
                 if fills:
-                    self.logs["exec.fills"].append(encode(Fills(SYMBOL, "t1", 0.0, fills)))
+                    self.logs["exec.fills"].append(encode(Fills(record.symbol, "t1", 0.0, fills)))
                 reports = [h for h in happened if isinstance(h, Report)]
-                self.logs["exec.reports"].append(encode(Reports(SYMBOL, "t1", self.floor.known_ms, self.floor.told, 0.0, reports)))
+                self.logs["exec.reports"].append(encode(Reports(record.symbol, "t1", floor.known_ms, floor.told, 0.0, reports, self.over)))
 
     def step(self) -> bool:
         """One record of one log; False when all are read."""
@@ -111,6 +115,20 @@ def test_records_in_any_interleaving_give_the_decisions_of_the_closed_loop(tmp_p
     assert len(street.said) > 300
     assert street.said == expected[:len(street.said)]
     assert len(expected) - len(street.said) < 5, "only what comes after the last event is missing"
+    street.ledger.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_symbols_are_thought_about_in_market_time_whatever_comes_first(tmp_path, seed):
+    other = reframed(market(2500, seed=5, symbol="ETHUSDT", price=300_000, tick=0.01, lot=0.01, gap_ms=120), 97)
+    _, run = closed_loop({SYMBOL: FRAMES, "ETHUSDT": other}, S)
+    wanted = [b for _, _, outs in run for b in told(outs)]
+    street = Street(f"sqlite:///{tmp_path}/ledger.db", [*FRAMES, *other], seed)
+    while street.step():
+        pass
+    assert len(street.said) > 500
+    assert street.said == wanted[:len(street.said)]
+    assert len(wanted) - len(street.said) < 8
     street.ledger.close()
 
 

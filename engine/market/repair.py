@@ -175,7 +175,7 @@ def orderly(ts: np.ndarray) -> np.ndarray:
 def unreal(values: np.ndarray) -> np.ndarray:
     """uint8[n]: `code("non_finite")` where any number of the row is NaN or infinite, else 0."""
     values = np.asarray(values)
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or not len(values):
         return np.zeros(len(values), np.uint8)
     wrong = ~np.isfinite(values.reshape(len(values), -1)).all(1)
     return np.where(wrong, code("non_finite"), 0).astype(np.uint8)

@@ -46,20 +46,22 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """The venue says who it is."""
+    """The venue says who it is; `journal` names its memory, another one has other numbers."""
     session: str
     lockstep: bool
     symbols: list[str]
     market: str
+    journal: str
 
 
 class Happened(msgspec.Struct, frozen=True, tag="happened"):
-    """Reports and fills in the venue's order; what happened before `upto_ms` has numbers up to `upto_seq`."""
+    """Reports and fills in the venue's order; what happened before `upto_ms` has numbers up to `upto_seq`. `markets` as in `Reports`."""
     symbol: str
     session: str
     upto_ms: int
     upto_seq: int
     items: list[Report | Fill]
+    markets: dict[str, int] = {}
 
 
 class Standing(msgspec.Struct, frozen=True, tag="standing"):
