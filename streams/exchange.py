@@ -219,9 +219,11 @@ class Exchange:
             self._tell_feeds(symbol, blob, frame)
             if events > 20_000:
                 break
-        if not self.lockstep:
-            for symbol in self.pits:
+        for symbol, pit in self.pits.items():
+            if not self.lockstep:
                 self.work(symbol, now)
+            elif pit.floor.frames and min(pit.floor.limit_ms, pit.last_ms) > pit.floor.known_ms:
+                self.work(symbol, answer=True)      # promised before it was published, as after a restart
         return events
 
     def work(self, symbol: str, now_ms: int = 0, answer: bool = False) -> None:

@@ -115,7 +115,8 @@ def test_through_the_broker_the_desk_decides_byte_for_byte_as_the_closed_loop(ro
 
 
 @pytest.mark.broker
-def test_a_desk_killed_on_the_way_goes_on_with_the_same_decisions(route, recording):
+@pytest.mark.parametrize("part", ["desk", "exchange"])
+def test_a_part_killed_twice_on_the_way_goes_on_with_the_same_decisions(route, recording, part):
     settings = route.settings
     path = Path(ledger_url(settings).removeprefix("sqlite:///"))
     for _ in range(2):
@@ -125,9 +126,11 @@ def test_a_desk_killed_on_the_way_goes_on_with_the_same_decisions(route, recordi
             if path.exists() and path.stat().st_size > size + 200_000:
                 break
             time.sleep(0.02)
-        route.desk.send_signal(signal.SIGKILL)
-        route.desk.wait()
-        route.desk = route.run("scripts.run_live")
+        child = getattr(route, part)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        setattr(route, part, route.run("scripts.run_live" if part == "desk" else "streams.exchange"))
     route.until_over()
-    assert lived(settings) == expected(settings, recording)
+    said, wanted = lived(settings), expected(settings, recording)
+    assert said == wanted
     assert not list(verify(ledger_url(settings)))
