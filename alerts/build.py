@@ -147,7 +147,7 @@ def prometheus(targets: list[str], rule_file: str, alertmanager: str | None = No
 
 
 # the compose file's service names; each container's exporter listens on `ports.metrics`
-CONTAINERS = ("exchange", "collector", "signal-engine", "ai-scorer", "risk", "executor")
+CONTAINERS = ("exchange", "collector", "signal-engine", "ai-scorer", "risk", "executor", "supervisor")
 
 
 def files(settings: Settings) -> dict[Path, str]:

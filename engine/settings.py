@@ -67,7 +67,7 @@ class Sizing(Struct, frozen=True):
 class Venue(Struct, frozen=True):
     """Which venue, and how orders are sent to it."""
     mode: Literal["paper", "real"]
-    venue: Literal["sim", "recording"]
+    venue: Literal["sim", "recording", "bybit_v5"]
     maker_only: bool
     reduce_only: bool
     post_only: bool

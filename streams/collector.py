@@ -14,7 +14,7 @@ from store.importers import cleaner
 from streams.codec import encode
 from streams.stage import Stateful
 from streams.topics import MD_FRAMES
-from streams.venues.local import LocalVenue
+from streams.venues.local import venue_of
 from streams.venues.port import Ended
 from streams.worker import Worker, wall_ms
 
@@ -57,7 +57,7 @@ class Collector:
         """The market line: connects, takes frames, connects again; whatever waits is published before another session begins."""
         x = self.settings.exchange
         while True:
-            venue = LocalVenue(x.host, x.port)
+            venue = venue_of(self.settings)
             try:
                 hello = await venue.connect(patience_s=3600)
                 if hello.session != self.session:
@@ -185,6 +185,7 @@ class Collector:
 
 def make(settings: Settings, exporter: Exporter) -> Worker:
     """The service's worker."""
+    venue_of(settings)
     worker = Worker("collector", settings, exporter, [])
     collector = Collector(worker, settings, exporter)
     worker.background += [collector.feed, collector.beat]

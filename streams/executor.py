@@ -17,7 +17,7 @@ from store.exporter import Exporter
 from streams.codec import decode, encode
 from streams.stage import Stateful
 from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_REPORTS, SIG_APPROVED
-from streams.venues.local import LocalVenue
+from streams.venues.local import venue_of
 from streams.venues.port import Happened, Hello, Venue
 from streams.worker import Worker, wall_ms
 
@@ -82,7 +82,7 @@ class Executor:
         """The venue's line: connects, hears, connects again."""
         x = self.settings.exchange
         while True:
-            venue = LocalVenue(x.host, x.port)
+            venue = venue_of(self.settings)
             try:
                 hello = await venue.connect(patience_s=3600)
                 await self.know(hello)
@@ -145,6 +145,7 @@ class Executor:
 
 def make(settings: Settings, exporter: Exporter) -> Worker:
     """The service's worker."""
+    venue_of(settings)
     worker = Worker("executor", settings, exporter, [SIG_APPROVED])
     executor = Executor(worker, settings, exporter)
     worker.background.append(executor.line)

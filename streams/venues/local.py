@@ -2,9 +2,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from config.settings import Settings
 from engine.facts import Cancel, Frame, Order
 from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
 from streams.venues.wire import message, packed
+
+
+def venue_of(settings: Settings) -> "LocalVenue":
+    """The configured venue's adapter; `SystemExit` for one that has none."""
+    if settings.venue.venue not in ("sim", "recording"):
+        raise SystemExit(f"venue.venue: {settings.venue.venue} has no adapter in this version; sim and recording have (EXCHANGE_VENUE)")
+    return LocalVenue(settings.exchange.host, settings.exchange.port)
 
 
 class LocalVenue:
