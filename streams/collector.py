@@ -163,7 +163,7 @@ class Collector:
 
     async def beat(self) -> None:
         """Closes frames by age, keeps the state, tells the age of the data."""
-        step = self.settings.frames.max_ms / 1000
+        step = self.settings.frames.max_ms / 4000      # a frame waits a quarter over its time at most
         while True:
             await asyncio.sleep(step)
             now = wall_ms()
