@@ -62,7 +62,7 @@ class Exchange(Struct, frozen=True):
     """The local exchange: where it listens, which market it shows, how fast."""
     host: str
     port: Port
-    market: typing.Literal["sim", "recording"]
+    market: typing.Literal["sim", "recording", "frames"]
     recording: str
     speed: str
     seed: int
@@ -142,7 +142,7 @@ class Settings(Struct, frozen=True):
     @property
     def lockstep(self) -> bool:
         """Whether the local exchange is paced by the desk: at any speed but 1, where market time is the clock's."""
-        return self.venue.venue in ("sim", "recording") and self.exchange.speed != "1"
+        return self.venue.venue in ("sim", "recording") and self.exchange.speed != "1" and self.exchange.market != "frames"
 
     def folder(self, name: str) -> Path:
         """The absolute path of a run-time folder (`data`, `models`, `recordings`)."""

@@ -25,10 +25,12 @@ from engine.execution.floor import Floor
 from engine.execution.matching import Matching
 from engine.facts import Fill, Frame, Report, cut
 from engine.market.simulator import Simulator
-from store import archive, importers
+from store import archive, bus, importers
 from store.archive import ArchiveError
 from store.exporter import Exporter
 from store.venue_journal import VenueJournal
+from streams.relay import Relay, Relayed
+from streams.topics import MD_FRAMES, named
 from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
 from streams.venues.wire import message, packed
 from streams.worker import setup_logging
@@ -89,7 +91,7 @@ class Recorded:
 class Pit:
     """One symbol: its source, its floor, and the frames that a returning client may ask for."""
 
-    def __init__(self, floor: Floor, source: Simulated | Recorded):
+    def __init__(self, floor: Floor, source: Simulated | Recorded | Relayed):
         self.floor, self.source = floor, source
         self.ring: deque[tuple[Frame, bytes]] = deque(maxlen=RING_FRAMES)
         self.before: deque[tuple[int, bytes]] = deque()  # (first event, source as it was before) of each unworked frame
@@ -109,12 +111,18 @@ class Exchange:
         x = self.x = settings.exchange
         self.settings, self.exporter, self.clock = settings, exporter, clock
         self.speed = 0.0 if x.speed == "max" else float(x.speed)
-        self.lockstep = x.speed != "1"
+        self.lockstep = settings.lockstep
         self.journal = VenueJournal(settings.folder("data") / f"exchange{'-' + settings.instance if settings.instance else ''}.db")
         root, symbols = (Path(), x.symbols)
         if x.market == "recording":
             root, symbols = importers.open_recording(x.recording, settings.folder("data") / "recordings")
-        made_from = x.recording if x.market == "recording" else f"{x.seed} {self.model_of(symbols)}"
+        relay = None
+        if x.market == "frames":
+            topic = f"{x.recording}.{MD_FRAMES}" if x.recording else str(MD_FRAMES)
+            if topic == named(MD_FRAMES, settings):
+                raise config.ConfigError(["feed: the desk would trade on what it writes itself; give it a feed of its own (SLUICE_FEED)"])
+            relay = Relay(settings, topic, symbols)
+        made_from = x.recording if x.market != "sim" else f"{x.seed} {self.model_of(symbols)}"
         what = f"{x.market}|{made_from}|{','.join(symbols)}"
         self.session, start_ms, goes_on = self.journal.session(what, int(clock() * 1000), x.session)
         saved = self.journal.floors()
@@ -138,12 +146,14 @@ class Exchange:
                 floor.load(state[0])
                 if not goes_on:
                     ended = floor.renew(Matching(symbol, instrument, settings.matching, self.session), self.session)
-            source: Simulated | Recorded
+            source: Simulated | Recorded | Relayed
             if x.market == "sim":
                 model = settings.market[symbol]
                 source = Simulated(
                     Simulator(symbol, instrument, model, x.seed, start_ms, self.session), state[1] if state and goes_on else b""
                 )
+            elif relay:
+                source = Relayed(relay, symbol, self.session, floor.next_seq)
             else:
                 source = Recorded(root, symbol, self.session, floor.next_seq, settings.frames.max_events)
             self.pits[symbol] = Pit(floor, source)
@@ -175,7 +185,9 @@ class Exchange:
     # the market
 
     def now_ms(self) -> int:
-        """Market time that the clock has reached."""
+        """Market time that the clock has reached; on relayed frames, that of the last of them."""
+        if self.x.market == "frames":
+            return max(pit.last_ms for pit in self.pits.values())
         if not self.speed:
             return 2**62
         if self.base is None:
@@ -188,6 +200,7 @@ class Exchange:
     def _peek(pit: Pit) -> int | None:
         if isinstance(pit.source, Simulated):
             return pit.source.simulator.now_ms
+        assert isinstance(pit.source, Recorded)
         frame = pit.source.next(2**62, 1 << 30)
         if frame is None:
             return None
@@ -365,7 +378,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m streams.exchange", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
-    parser.add_argument("--market", choices=("sim", "recording"), help="overrides exchange.market")
+    parser.add_argument("--market", choices=("sim", "recording", "frames"), help="overrides exchange.market")
     parser.add_argument("--metrics-port", type=int, default=0, help="Prometheus metrics (default: none)")
     args = parser.parse_args(argv)
     setup_logging()
@@ -382,7 +395,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         asyncio.run(serve())
-    except (ArchiveError, importers.RecordingError) as error:
+    except (ArchiveError, importers.RecordingError, bus.BusDown) as error:
         print(f"exchange: {error}", file=sys.stderr)
         return 1
     except OSError as error:
