@@ -17,8 +17,9 @@ Created {created_at} from `{source or 'a table of labelled rows'}`.
 
 ## What it says
 
-The probability that a candidate, once the paper venue has filled its post-only entry, reaches its target (+{triggers.target_bps:g} bps)
-before its stop (−{triggers.stop_bps:g} bps) or {label.horizon_ms / 1000:g} s; a score at or above {tau:g} may enter.
+The probability that a candidate, once the paper venue has filled its post-only entry, reaches its target (+{triggers.target_bps:g} bps
+after the fees of two maker orders) before its stop (−{triggers.stop_bps:g} bps) or {label.horizon_ms / 1000:g} s;
+a score at or above {tau:g} may enter.
 An entry not filled within {label.fill_within_ms / 1000:g} s is taken back. Outcomes are those of the Desk's own exits on the venue,
 with its queue, latency and fees.
 

@@ -1,6 +1,7 @@
 """The signal engine: when a candidate is proposed, at which prices, and that framing and restarts change nothing."""
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from engine.facts import BUY, DEPTH, SELL, cut, frame_of
 from engine.scoring import regime, triggers
 from engine.scoring.features import FEATURES, SCHEMA_HASH
 from engine.scoring.signals import decimals, warm
-from tests.markets import TRIGGERS, engine, market
+from tests.markets import INSTRUMENT, TRIGGERS, engine, market
 
 
 def books(n, bid_size, ask_size, step_ms=10, bid=600_000, ask=600_005, session="s1"):
@@ -144,6 +145,13 @@ def test_prices_are_whole_ticks_as_people_write_them():
     found = engine().on(books(50, 90, 10, bid=938_695, ask=938_698))
     assert {(c.entry, c.target, c.stop) for c in found} == {(93_869.5, 93_893.0, 93_794.4)}
     assert [decimals(t) for t in (0.1, 0.01, 0.25, 1.0, 5.0, 1e-8)] == [1, 2, 2, 0, 0, 8]
+
+
+def test_a_target_stands_beyond_the_fees_of_both_maker_orders():
+    free, dear = (triggers.parameters(TRIGGERS, msgspec.structs.replace(INSTRUMENT, maker_fee=fee)) for fee in (0.0, 0.0001))
+    assert free[0] == TRIGGERS.target_bps
+    assert dear[0] == pytest.approx(TRIGGERS.target_bps + 2.0)
+    assert dear[1] == free[1] == TRIGGERS.stop_bps
 
 
 def test_a_wider_sigma_sets_a_farther_target():

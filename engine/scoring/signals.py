@@ -70,7 +70,7 @@ class SignalEngine:
         widths = [max(w // kernel.BUCKETS, 1) for w in (windows.fast_ms, windows.slow_ms, windows.sigma_ms, windows.spike_ms)]
         self._widths = np.array([*widths, windows.fast_ms, triggers.cooldown_ms, triggers.warm_events, windows.gap_ms], np.int64)
         self._limits = np.array([triggers.imbalance, triggers.ofi_z])
-        self._barriers = parameters(triggers)
+        self._barriers = parameters(triggers, instrument)
         self._regimes = regime.parameters(regimes)
         self._room(256)
         self._begin("")

@@ -8,14 +8,18 @@ import math
 import numpy as np
 from numba import njit
 
-from engine.settings import Triggers
+from engine.settings import Instrument, Triggers
 
 NAMES = ("", "imbalance", "ofi", "imbalance+ofi")
 
 
-def parameters(triggers: Triggers) -> np.ndarray:
-    """float64[3]: target and stop in bps of the entry, and how many ten-second sigmas join the target."""
-    return np.array([triggers.target_bps, triggers.stop_bps, triggers.sigma_multiple], np.float64)
+def parameters(triggers: Triggers, instrument: Instrument) -> np.ndarray:
+    """float64[3]: target and stop in bps of the entry, and how many ten-second sigmas join the target.
+
+    The target is net: beyond what the two maker orders of a round trip pay, so that reaching it earns `triggers.target_bps`.
+    """
+    fees_bps = 2e4 * instrument.maker_fee
+    return np.array([fees_bps + triggers.target_bps, triggers.stop_bps, triggers.sigma_multiple], np.float64)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
