@@ -41,6 +41,7 @@ class Kafka(Struct, frozen=True):
     controller_port: Port
     partitions: e.Many
     replication: e.Many
+    min_insync: e.Many
     retention_ms: e.Many
     retention_bytes: e.Many
     segment_bytes: e.Many

@@ -6,6 +6,7 @@ address and the setting it came from. Addresses, TLS and SASL come from the sett
 import contextlib
 import logging
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,15 @@ class Record:
     ts_ms: int
     key: bytes | None
     value: bytes
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """Where a key's records lie: the same for every producer, whatever its client library, and for every Python.
+
+    >>> partition_of("BTCUSDT", 2), partition_of("ETHUSDT", 2), partition_of("BTCUSDT", 1)
+    (1, 0, 0)
+    """
+    return zlib.crc32(key.encode()) % partitions
 
 
 def address(kafka: Kafka) -> str:
@@ -89,19 +99,19 @@ def admin(kafka: Kafka) -> Iterator[KafkaAdminClient]:
 
 
 def ensure_topics(settings: Settings, names: Sequence[str], configs: Mapping[str, Mapping[str, object]] | None = None,
-                  wait_s: float = 10) -> list[str]:
+                  wait_s: float = 10, whole: Sequence[str] = ()) -> list[str]:
     """Makes the topics that are not there, waits until each has a leader for every partition; returns those it made.
 
-    Partitions, replication and retention are the settings'; `configs` adds to a topic's own. An existing topic is left
-    as it is. Raises `BusDown`.
+    Partitions (one for those in `whole`), replication and retention are the settings'; `configs` adds to a topic's own. An
+    existing topic is left as it is. Raises `BusDown`.
     """
     k = settings.kafka
     base = {"retention.ms": k.retention_ms, "retention.bytes": k.retention_bytes, "segment.bytes": k.segment_bytes,
-            "max.message.bytes": RECORD_BYTES}
+            "max.message.bytes": RECORD_BYTES, "min.insync.replicas": k.min_insync}
     with admin(k) as client:
         missing = sorted(set(names) - set(client.list_topics()))
         if missing:
-            wanted = {name: {"num_partitions": k.partitions, "replication_factor": k.replication,
+            wanted = {name: {"num_partitions": 1 if name in whole else k.partitions, "replication_factor": k.replication,
                              "configs": {a: str(b) for a, b in (base | dict((configs or {}).get(name, {}))).items()}} for name in missing}
             try:
                 client.create_topics(wanted)
@@ -194,16 +204,21 @@ class Publisher:
             self.client = KafkaProducer(**options(self.kafka), acks="all", max_request_size=RECORD_BYTES,
                                         delivery_timeout_ms=2 * PATIENCE_MS, max_block_ms=PATIENCE_MS)
 
+    def _send(self, topic: str, value: bytes, key: str):
+        """Hands one record over; one with a key to the key's partition."""
+        partition = partition_of(key, len(self.client.partitions_for(topic))) if key else None
+        return self.client.send(topic, value, key=key.encode() or None, partition=partition)
+
     def send(self, topic: str, value: bytes, key: str = "") -> tuple[int, int]:
         """One record, acknowledged; its (partition, offset). Raises `BusDown`."""
         with answered(self.kafka):
-            done = self.client.send(topic, value, key=key.encode() or None).get(2 * PATIENCE_MS / 1000)
+            done = self._send(topic, value, key).get(2 * PATIENCE_MS / 1000)
         return done.partition, done.offset
 
     def send_all(self, topic: str, records: Iterable[tuple[str, bytes]]) -> int:
         """Many (key, value) in their order, all acknowledged when this returns; how many. Raises `BusDown`."""
         with answered(self.kafka):
-            waiting = [self.client.send(topic, value, key=key.encode() or None) for key, value in records]
+            waiting = [self._send(topic, value, key) for key, value in records]
             for one in waiting:
                 one.get(2 * PATIENCE_MS / 1000)
         return len(waiting)

@@ -18,7 +18,15 @@ def names(settings: Settings) -> list[str]:
 
 def ensure(settings: Settings) -> list[str]:
     """Makes the desk's topics where they are missing; those it made. Raises `store.bus.BusDown`."""
-    return bus.ensure_topics(settings, names(settings))
+    return bus.ensure_topics(settings, names(settings), whole=[named(t, settings) for t in TOPICS if not t.by_symbol])
+
+
+def otherwise(settings: Settings, ends: dict[tuple[str, int], tuple[int, int]]) -> list[str]:
+    """What stands on the broker in another number of partitions than is configured: it is left so."""
+    there = {name: sum(topic == name for topic, _ in ends) for name in names(settings)}
+    wanted = {named(t, settings): settings.kafka.partitions if t.by_symbol else 1 for t in TOPICS}
+    return [f"{name}: {there[name]} partitions, kafka.partitions asks for {n}; it stays as it is (docs/operations.md, Repartitioning)"
+            for name, n in wanted.items() if there[name] != n]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     for (topic, partition), (first, last) in sorted(ends.items()):
         print(f"{topic}/{partition}: {last - first} records from offset {first}{' (made now)' if topic in made else ''}")
+    for fault in otherwise(settings, ends):
+        print(fault, file=sys.stderr)
     return 0
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Topic:
-    """One log. `state` topics keep everything; others are bounded by the retention of the configuration."""
+    """One log. `by_symbol`: its symbols are spread over `kafka.partitions`; else it is one partition, whose order is kept whole."""
     name: str
     writer: str
     readers: tuple[str, ...]
@@ -41,9 +41,3 @@ def named(topic: Topic, names: Names) -> str:
     """The topic's name on the broker: `md.frames` by its feed, which instances share; all others by instance (DECISIONS, 21)."""
     prefix = names.feed if topic is MD_FRAMES else names.instance
     return f"{prefix}.{topic.name}" if prefix else topic.name
-
-
-def partition_of(symbol: str, partitions: int) -> int:
-    """A symbol's partition: stable over processes and Python versions."""
-    import zlib
-    return zlib.crc32(symbol.encode()) % partitions

@@ -81,7 +81,7 @@ class Worker:
         self.stage: Stage | None = None
         self.producer: AIOKafkaProducer | None = None
         self.epochs: dict[str, str] = {}
-        self.at_end: dict[TopicPartition, int] = {}
+        self.spread: dict[str, int] = {}      # partitions of the topics that it writes
         self.background: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self.on_open: list[Callable[[], Awaitable[None]]] = []
@@ -105,7 +105,10 @@ class Worker:
     async def send(self, topic: Topic, key: str, blob: bytes) -> asyncio.Future:
         """Hands a record to the producer; awaiting the result waits for the broker's acknowledgement."""
         assert self.producer is not None
-        return await self.producer.send(named(topic, self.settings), blob, key=key.encode())
+        name = named(topic, self.settings)
+        if name not in self.spread:
+            self.spread[name] = len(await self.producer.partitions_for(name))
+        return await self.producer.send(name, blob, key=key.encode(), partition=bus.partition_of(key, self.spread[name]))
 
     def crash(self, error: BaseException) -> None:
         """Ends the process: a restart reads on from the marks."""
@@ -204,11 +207,13 @@ def source_of(worker: Worker) -> type[Service]:
         async def tell(self) -> None:
             """Lag, once a second."""
             while not self.should_stop and self.reader is not None:
+                lags = dict.fromkeys((tp.topic for tp in self.reader.assignment()), worker.inbox.queue.qsize())
                 for tp in self.reader.assignment():
                     high = self.reader.highwater(tp)
                     if high is not None:
-                        lag = high - await self.reader.position(tp) + worker.inbox.queue.qsize()
-                        worker.exporter.set(m.CONSUMER_LAG_RECORDS, lag, service=worker.name, topic=tp.topic)
+                        lags[tp.topic] += high - await self.reader.position(tp)
+                for topic, lag in lags.items():
+                    worker.exporter.set(m.CONSUMER_LAG_RECORDS, lag, service=worker.name, topic=topic)
                 await self.sleep(1.0)
 
         @Service.task
