@@ -42,3 +42,4 @@ IOC_UNFILLED = "ioc_unfilled"
 REQUESTED = "requested"
 STALE_EPOCH = "stale_epoch"
 VENUE_UNREACHABLE = "venue_unreachable"
+OTHER_VENUE = "other_venue"                # decided against a venue whose memory is gone: not handed to the one that is there now

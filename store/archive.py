@@ -213,6 +213,8 @@ def load(path: Path) -> Frame:
         raise ArchiveError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from None
     if hashlib.sha256(blob).hexdigest() != said["sha256"]:
         raise ArchiveError(f"{path}: its bytes are not those that its sidecar hashed (sha256 expected {said['sha256'][:16]}…)")
+    if not len(table) or len(table) != said["row_count"]:
+        raise ArchiveError(f"{path}: {len(table)} rows, its sidecar says {said['row_count']}; at least one was expected")
     kind = table["kind"].to_numpy()
     is_book = kind == BOOK
     at, books = 0, []

@@ -119,6 +119,8 @@ def read(path: Path) -> pa.Table:
     have = (table.schema.metadata or {}).get(b"feature_field_order_hash", b"").decode()
     if have != SCHEMA_HASH:
         raise DatasetError(f"{path}: feature_field_order_hash: {have[:12] or 'none'} is not this program's schema, {SCHEMA_HASH[:12]}")
+    if not len(table):
+        raise DatasetError(f"{path}: no rows: nothing was proposed on that market; more hours of data, or other triggers")
     return table
 
 

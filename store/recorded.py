@@ -148,6 +148,8 @@ def between(full: Stream, path: Path, instrument: Instrument) -> Stream:
     for row, name in enumerate(("px", "qty")):
         levels[:, row, 0], levels[:, row + 2, 0] = got[name][::2], got[name][1::2]
     touch, bad, off = book_units(levels, 1, 1, instrument)
+    if not len(full.ts):
+        return full             # a touch without a book behind it is no book
     known = orderly(full.ts)
     last = np.searchsorted(known, ts[::2], side="right") - 1
     new = np.flatnonzero((last >= 0) & (known[last] < ts[::2]))        # at a full book's own time, that says it all

@@ -12,7 +12,8 @@ import msgspec
 
 from config.settings import Settings
 from engine import metrics as m
-from engine.facts import KILL, Approved, Control, Fill, Fills, Order, Report, Reports
+from engine import reasons
+from engine.facts import ENTRY, KILL, REJECTED, RELEASE, Approved, Control, Fill, Fills, Order, Report, Reports
 from store.exporter import Exporter
 from streams.codec import decode, encode
 from streams.stage import Stateful
@@ -36,32 +37,44 @@ class Executor:
         self.unanswered: dict[str, Order] = {}  # sent, and not a word yet
         self.promised: dict[str, tuple[int, int]] = {}
         self.journal = ""  # the venue's memory that our numbers belong to
-        self.stage = Stateful(worker, self.on_approved, self.parts, self.restore)
+        self.estranged = False  # the venue has another memory, and nobody has released the desk since
+        self.stage = Stateful(worker, self.on_record, self.parts, self.restore)
 
     def parts(self) -> dict[str, bytes]:
         """What the next life needs."""
         return {
             "journal": self.journal.encode(),
             "after": msgspec.msgpack.encode(self.after),
+            "estranged": b"1" if self.estranged else b"",
             "unanswered": msgspec.msgpack.encode(list(self.unanswered.values())),
         }
 
     def restore(self, parts: dict[str, bytes]) -> None:
         """Continues."""
         self.journal = parts.get("journal", b"").decode()
+        self.estranged = bool(parts.get("estranged"))
         self.after = msgspec.msgpack.decode(parts["after"])
         self.unanswered = {o.id: o for o in msgspec.msgpack.decode(parts["unanswered"], type=list[Order])}
 
-    async def on_approved(self, record) -> None:
+    async def on_record(self, record) -> None:
+        """What the desk approved, or a person's word."""
+        fact = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
+        if isinstance(fact, Approved):
+            await self.on_approved(fact)
+        elif isinstance(fact, Control) and fact.kind == RELEASE:
+            self.estranged = False
+
+    async def on_approved(self, approved: Approved) -> None:
         """Orders, cancels and the promise of one stretch; waits while the venue cannot be reached."""
-        approved: Approved = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
         while True:
             await self.connected.wait()
             venue = self.venue
             assert venue is not None
             try:
                 for act in approved.acts():
-                    if isinstance(act, Order):
+                    if isinstance(act, Order) and act.cause == ENTRY and self.estranged:
+                        await self.refuse(act, reasons.OTHER_VENUE)
+                    elif isinstance(act, Order):
                         self.unanswered[act.id] = act
                         await venue.place(act)
                         if approved.sent_ms:
@@ -77,6 +90,12 @@ class Executor:
         self.exporter.set(m.UNKNOWN_ORDERS, 0 if self.connected.is_set() else len(self.unanswered))
         if approved.sent_ms:
             self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - approved.sent_ms, service="executor")
+
+    async def refuse(self, order: Order, reason: str) -> None:
+        """The executor's own word that an order will not reach the venue; it has no number of the venue's."""
+        log.warning("%s is refused: %s", order.id, reason)
+        told = Report(order.id, order.symbol, REJECTED, reason, 0.0, 0, order.ts_ms)
+        await (await self.worker.send(EXEC_REPORTS, order.symbol, encode(Reports(order.symbol, "", 0, 0, wall_ms(), [told]))))
 
     async def line(self) -> None:
         """The venue's line: connects, hears, connects again."""
@@ -106,8 +125,10 @@ class Executor:
             log.error("%s; the desk is halted: compare positions, then python -m scripts.release_kill", reason)
             kill = Control(f"kill-venue-{hello.journal}", KILL, "executor", reason, 0, 0)
             await (await self.worker.send(CONTROL_EVENTS, "control", encode(kill)))
-            self.after, self.unanswered = {}, {}
-        self.journal = hello.journal
+            self.after, self.unanswered, self.estranged = {}, {}, True
+        if self.journal != hello.journal:
+            self.journal = hello.journal
+            await self.stage.save()
 
     async def reconcile(self, venue: Venue) -> None:
         """Asks before it sends again: what the venue neither reports nor has standing has not arrived."""
@@ -146,7 +167,7 @@ class Executor:
 def make(settings: Settings, exporter: Exporter) -> Worker:
     """The service's worker."""
     venue_of(settings)
-    worker = Worker("executor", settings, exporter, [SIG_APPROVED])
+    worker = Worker("executor", settings, exporter, [SIG_APPROVED, CONTROL_EVENTS])
     executor = Executor(worker, settings, exporter)
     worker.background.append(executor.line)
     return worker

@@ -194,7 +194,7 @@ class DeskHost:
         road = self.road(record.symbol)
         heard = self.heard.get(record.symbol, 0)
         for item in record.items:
-            if isinstance(item, Report) and item.status == UNKNOWN:
+            if isinstance(item, Report) and (item.status == UNKNOWN or not item.seq):      # the executor's own word has no number
                 self._feed(item, consumed, outs)
             elif item.seq > heard:
                 road.early[item.seq] = item

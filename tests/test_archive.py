@@ -1,4 +1,5 @@
 """The archive: what goes in comes out, whatever the files; what is broken is named."""
+import hashlib
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from config.settings import load
 from engine.facts import BOOK, DEPTH, Frame, cut, frame_of, join
 from engine.market.repair import Counts
+from scripts import train
 from store import archive
 from store.archive import ArchiveError, ArchiveWriter
 
@@ -59,6 +61,21 @@ def test_a_span_of_time_is_read_from_its_first_to_before_its_last_ms(tmp_path):
     a, b = frame.times.searchsorted([low, high])
     assert same_events(join(list(archive.read(tmp_path, "BTCUSDT", 64, start_ms=low, end_ms=high))), cut(frame, int(a), int(b)))
     assert list(archive.read(tmp_path, "BTCUSDT", start_ms=int(frame.times[-1]) + 1)) == []
+
+
+def test_a_file_of_no_rows_is_named_as_is_one_with_other_rows_than_its_sidecar_says(tmp_path, capsys):
+    written(tmp_path, market(50, step_ms=1000))
+    [path] = archive.files(tmp_path, "BTCUSDT")
+    rows, side = pq.read_table(path), path.with_suffix(".json")
+    said = json.loads(side.read_text())
+    for n in (0, 20):
+        pq.write_table(rows.slice(0, n), path)
+        side.write_text(json.dumps(said | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
+        with pytest.raises(ArchiveError, match=rf"{path.name}: {n} rows, its sidecar says 50; at least one was expected"):
+            list(archive.read(tmp_path, "BTCUSDT"))
+        assert train.main(["--data", str(tmp_path)]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("train: ") and f"{n} rows" in err and err.count("\n") == 1
 
 
 def test_files_are_hourly_and_their_sidecars_say_what_is_in_them(tmp_path):

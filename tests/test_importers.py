@@ -124,6 +124,38 @@ def test_a_broken_recording_is_named_and_leaves_what_was_there(tmp_path, capsys,
     assert not [p for p in tmp_path.iterdir() if p.name.endswith((".part", ".old"))]
 
 
+def emptied(path: Path) -> None:
+    """The same columns and metadata, no rows."""
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+
+
+def test_a_recording_of_no_books_is_one_clear_line_and_of_no_prints_is_its_books(tmp_path, capsys):
+    books, prints = sorted(standx(tmp_path / "in").glob("*.parquet"))
+    emptied(prints)
+    assert command(tmp_path, capsys)[0] == 0
+    assert set(join(list(archive.read(tmp_path / "out", "BTCUSD"))).kinds) == {BOOK}
+    emptied(books)
+    code, out, err = command(tmp_path, capsys, "--force")
+    assert code == 1 and not out and err.count("\n") == 1
+    assert err.startswith("import_recording: ") and "BTCUSD: no book could be taken; refused: nothing" in err
+
+
+def test_touches_without_a_book_behind_them_are_no_books(tmp_path, capsys):
+    folder, ts = tmp_path / "in", T0 + 100 * np.arange(10)
+    folder.mkdir()
+    pq.write_table(pa.table({"ts_exch_ms": ts, "ts_recv_us": ts * 1000}
+                            | dict.fromkeys(recorded.LEVELS, np.ones(10))), folder / "BTC_book20.parquet")
+    emptied(folder / "BTC_book20.parquet")
+    twice = np.repeat(ts, 2)
+    pq.write_table(pa.table({"ts_exch_ms": twice, "ts_recv_us": twice * 1000, "side": np.tile([1, -1], 10),
+                             "px": np.tile([59_999.0, 60_001.0], 10), "qty": np.ones(20)}), folder / "BTC_bbo.parquet")
+    pq.write_table(pa.table({"ts_exch_ms": ts, "ts_recv_us": ts * 1000, "px": np.full(10, 60_001.0), "qty": np.ones(10),
+                             "trade_id": np.arange(10), "aggressor": np.ones(10, np.int64)}), folder / "BTC_trades.parquet")
+    assert main(["hyperliquid", "--from", str(folder), "--to", str(tmp_path / "out")]) == 1
+    err = capsys.readouterr().err
+    assert "BTC: no book could be taken" in err and err.count("\n") == 1
+
+
 def test_what_no_import_made_is_not_overwritten(tmp_path, capsys):
     standx(tmp_path / "in")
     (tmp_path / "out").mkdir()

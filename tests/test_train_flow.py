@@ -171,6 +171,7 @@ def test_a_recorded_archive_is_never_overwritten_by_a_simulated_one(settings, tm
     (lambda t: t.drop_columns(["feature.spread"]), r"feature\.spread: missing"),
     (lambda t: t.replace_schema_metadata({}), "feature_field_order_hash: none"),
     (lambda t: t.replace_schema_metadata({"feature_field_order_hash": "0" * 64}), "feature_field_order_hash: 000000000000"),
+    (lambda t: t.slice(0, 0), "no rows: nothing was proposed on that market"),
 ])
 def test_a_table_that_is_not_ours_is_refused_by_name(table, tmp_path, spoil, says):
     path = tmp_path / "rows.parquet"
@@ -208,6 +209,14 @@ def test_a_wrong_path_is_said_in_one_line(place, data, says, capsys):
     assert train_script.main(["--data", data, "--config", str(place / "small.yaml")]) == 1
     err = capsys.readouterr().err
     assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_table_of_no_rows_is_said_in_one_line(place, table, tmp_path, capsys):
+    dataset.write(table.slice(0, 0), tmp_path / "none.parquet")
+    assert train_script.main(["--data", str(tmp_path / "none.parquet"), "--config", str(place / "small.yaml")]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("train: ") and "none.parquet: no rows" in err
     assert err.count("\n") == 1
 
 
