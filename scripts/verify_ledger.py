@@ -38,9 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     args = parser.parse_args(argv)
     url = args.ledger or ledger_url(config.load(*args.config))
+    anchors: dict[str, list[tuple[int, str]]] = {}
+    for writer, place in args.anchor:
+        anchors.setdefault(writer, []).append(place)
     tally, faults, began = Tally(), 0, time.perf_counter()
     try:
-        for fault in verify(url, dict(args.anchor), tally):
+        for fault in verify(url, anchors, tally):
             faults += 1
             if faults <= MOST:
                 print(fault)

@@ -181,7 +181,8 @@ class Ledger:
         self._acknowledged = 0
         if (said or head_record(0, GENESIS)) != head_record(self._seq, self._hash):
             raise LedgerError(f"ledger {shown(self.url)}: the chain of {self.writer!r} ends at {self._seq}, its head record says "
-                              f"{(said or 'nothing').split()[0]}: rows are missing or were edited; run python -m scripts.verify_ledger")
+                              f"{(said or 'nothing').split(' ')[0]!r}: rows are missing or "
+                              "were edited; run python -m scripts.verify_ledger")
         if last:
             self._acknowledged = self._entry(last, bytes(last.prev_hash)).acknowledged
 

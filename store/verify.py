@@ -4,7 +4,7 @@ What a chain cannot see by itself is a tail cut off together with every record o
 those keep a head (`seq hash`, as this prints it) elsewhere, and give it as an anchor.
 """
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -56,17 +56,17 @@ class _Slim(msgspec.Struct):
 SLIM = msgspec.msgpack.Decoder(_Slim)
 
 
-def verify(url: str, anchors: Mapping[str, tuple[int, str]] | None = None, tally: Tally | None = None) -> Iterator[Fault]:
+def verify(url: str, anchors: Mapping[str, Iterable[tuple[int, str]]] | None = None, tally: Tally | None = None) -> Iterator[Fault]:
     """Every fault of every writer's chain, in order; nothing where it is whole. One consistent view: it may run beside the writers.
 
-    `anchors`: by writer a seq and the hash (hex) that it had when somebody wrote it down. `tally` is filled along the way.
+    `anchors`: by writer, seqs and the hashes (hex) that they had when somebody wrote them down. `tally` is filled along the way.
     """
     tally = tally if tally is not None else Tally()
     engine = connect(url, create=False)
     try:
         with naming(url), reading(engine) as connection:
             for writer in _writers(connection):
-                yield from _Chain(connection, writer, (anchors or {}).get(writer)).faults(tally)
+                yield from _Chain(connection, writer, (anchors or {}).get(writer, ())).faults(tally)
             for writer in sorted(set(anchors or {}) - set(tally.heads)):
                 yield Fault(writer, 0, "ledger", "the anchor names a writer that is not here")
     finally:
@@ -83,11 +83,12 @@ def _writers(connection: sa.Connection) -> list[str]:
 class _Chain:
     """One writer's rows, walked once."""
 
-    def __init__(self, connection: sa.Connection, writer: str, anchor: tuple[int, str] | None):
-        self.connection, self.writer, self.anchor = connection, writer, anchor
+    def __init__(self, connection: sa.Connection, writer: str, anchors: Iterable[tuple[int, str]]):
+        self.connection, self.writer, self.anchors = connection, writer, sorted({(seq, hashed.lower()) for seq, hashed in anchors})
         self.prev, self.seq, self.suspect = GENESIS, 0, False
         self.marks: dict[tuple[str, str, int], int] = {}
-        self.anchored = ""
+        self.anchored: dict[int, str] = {}      # what stands where an anchor was taken
+        self.wanted = {seq for seq, _ in self.anchors}
 
     def faults(self, tally: Tally) -> Iterator[Fault]:
         after = BEFORE_ALL
@@ -121,8 +122,8 @@ class _Chain:
         elif prev != self.prev and not missing and not self.suspect:
             yield self.fault(row.seq, f"does not follow {row.seq - 1}: one of the two was written anew")
         self.suspect, self.seq, self.prev = bad, row.seq, hashed
-        if self.anchor and self.anchor[0] == row.seq:
-            self.anchored = hashed.hex()
+        if row.seq in self.wanted:
+            self.anchored[row.seq] = hashed.hex()
         try:
             entry = SLIM.decode(blob)
         except msgspec.MsgspecError as error:
@@ -148,19 +149,28 @@ class _Chain:
         t = tables.order_index
         beyond = Counter(self.connection.scalars(sa.select(t.c.seq).where(t.c.writer == self.writer, t.c.seq > after)))
         said = self.connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == f"head:{self.writer}"))
-        if said != head_record(self.seq, self.prev):
-            claimed = int(said.split()[0]) if said else max(beyond, default=0)
+        ends = head_record(self.seq, self.prev)
+        if said != ends:
+            claimed = _seq_of(said) if said is not None else max(beyond, default=0)
             if claimed > self.seq:
                 yield self.fault(self.seq + 1, f"truncated: the chain ends at {self.seq}, and {claimed} were written")
             elif said is None:
                 yield self.fault(self.seq, "the head record is missing", "meta")
             else:
-                ends = head_record(self.seq, self.prev)
-                yield self.fault(self.seq, f"the head record says {said[:20]}…, the chain ends with {ends[:20]}…", "meta")
+                yield self.fault(self.seq, f"the head record says {said[:20]!r}…, the chain ends with {ends[:20]}…", "meta")
         for seq in sorted(beyond):
             yield self.fault(seq, f"removed: the index names {beyond[seq]} order{'s' * (beyond[seq] > 1)} of it", "order_index")
-        if self.anchor and self.anchored != self.anchor[1].lower():
-            yield self.fault(self.anchor[0], f"the anchor says {self.anchor[1][:12]}…, the chain {self.anchored[:12] or 'nothing'}…")
+        good = 0
+        for seq, hashed in self.anchors:
+            if self.anchored.get(seq) == hashed:
+                good = seq
+            elif seq > self.seq:
+                yield self.fault(self.seq + 1, f"cut off: {seq} was anchored as {hashed[:12]}…, the chain ends at {self.seq}")
+                return
+            else:
+                yield self.fault(seq, f"written anew after {good}: it was anchored as {hashed[:12]}…, and is "
+                                      f"{self.anchored.get(seq, 'missing')[:12]}…")
+                return
 
     def copies(self) -> Iterator[Fault]:
         """Are marks and snapshots what the chain says?"""
@@ -176,3 +186,9 @@ class _Chain:
                 yield self.fault(row.seq, "edited: it is not what its hash was made of", "snapshots")
             elif row.seq > self.seq:
                 yield self.fault(row.seq, f"a state after the end of the chain at {self.seq}", "snapshots")
+
+
+def _seq_of(record: str) -> int:
+    """The seq that a head record names; 0 where it is none."""
+    first = record.split(" ")[0]
+    return int(first) if first.isdecimal() else 0

@@ -98,7 +98,7 @@ class DeskHost:
         self.markets: dict[str, dict[str, int]] = {}  # a session's symbols, with the last event's time where one is over
         self.open = Open()
         self.commits = 0
-        _, blob, tail = ledger.restore()
+        self.kept, blob, tail = ledger.restore()
         if blob:
             state = msgspec.msgpack.decode(blob, type=HostState)
             self.desk.restore(state.desk)
@@ -322,7 +322,7 @@ class DeskHost:
         self.open.marks.clear()
         seq = self.ledger.commit(self.desk.state.now_ms, consumed, produced, marks)
         self.commits += 1
-        if self.commits % self.settings.ledger.snapshot_every == 0:
+        if seq - self.kept >= self.settings.ledger.snapshot_every:     # counted in the chain: a life that is cut short adds to the last
             self.snapshot(seq)
         self.telemetry.meter.inc(m.LEDGER_TRANSACTIONS_TOTAL, writer="risk")
         return seq
@@ -331,3 +331,4 @@ class DeskHost:
         """Bounds the next start."""
         state = HostState(self.desk.snapshot(), self.market, self.scored, self.heard)
         self.ledger.snapshot(seq, self.desk.state.now_ms, msgspec.msgpack.encode(state))
+        self.kept = seq

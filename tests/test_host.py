@@ -160,3 +160,20 @@ def test_the_journal_run_again_gives_byte_equal_answers(tmp_path):
             again.extend(told(desk.on(fact)))
     assert list(again) == street.said
     street.ledger.close()
+
+
+def test_a_desk_that_never_lives_long_is_snapshotted_all_the_same(tmp_path, monkeypatch):
+    """What a start folds again is bounded by the chain, not by how long the process before it lived."""
+    every = 40
+    monkeypatch.setattr(__name__ + ".S", msgspec.structs.replace(S, ledger=msgspec.structs.replace(S.ledger, snapshot_every=every)))
+    street = Street(f"sqlite:///{tmp_path}/ledger.db", FRAMES, 1)
+    tails, steps = [], 0
+    while street.step():
+        steps += 1
+        if steps % 31 == 0:
+            street.ledger.close()
+            street.start()
+            tails.append(street.ledger.head()[0] - street.host.kept)
+    assert street.ledger.head()[0] > 2 * every and len(tails) > 3
+    assert max(tails) < every
+    street.ledger.close()
