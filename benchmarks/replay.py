@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from config import settings as config
-from engine.facts import Approved, Cancel, Dropped, DroppedBatch, Market, Order, Outcome, Outcomes, Scored, ScoredBatch
+from engine.facts import Approved, Cancel, Dropped, DroppedBatch, Market, Order, Outcome, Outcomes
 from engine.scoring.signals import SignalEngine
 from store import archive, importers
 from store.closed import Closed, frames_of, scored_by
@@ -63,11 +63,7 @@ def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: lis
         commit = clock.timed("ledger", lambda: ledger.commit(closed.desk.state.now_ms, consumed, produced(symbols[0], outs), {}))
         began, frame = time.perf_counter(), -1
         for _, fact, said in closed:
-            consumed.append(
-                ScoredBatch(fact.signal.symbol, "arch", fact.signal.seq, 1, fact.signal.ts_ms, 0.0, [fact])
-                if isinstance(fact, Scored)
-                else fact
-            )
+            consumed.append(fact)
             outs += said
             for out in said:
                 trades += isinstance(out, Outcome)

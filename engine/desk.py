@@ -96,6 +96,10 @@ class Desk:
         """Continues from a snapshot."""
         self.state = msgspec.msgpack.decode(blob, type=State)
 
+    def weak(self, scored: Scored) -> bool:
+        """Whether the score is too low to enter, whatever the account holds."""
+        return not self.limits.min_confidence <= scored.p <= 1
+
     def working(self, symbol: str) -> bool:
         """Whether any order of the symbol is unsettled, so that the venue may still say something."""
         entries = self.portfolio.entries
@@ -178,12 +182,17 @@ class Desk:
             for entry in [e for e in state.portfolio.entries.values() if e.symbol == signal.symbol]:
                 if entry.state == OPEN and entry.side == signal.side and scored.p < entry.tau_hold:
                     out += self._close(entry, HOLD, state.now_ms)
-        blocked = self._guard(scored)
-        if blocked is None:
-            blocked = self._enter(scored, out)
+        blocked = self._guard(scored) or policy.low_confidence(scored.p, self.limits) or self._enter(scored, out)
         if blocked is not None:
-            out.append(Dropped(f"D-{signal.id}", scored, blocked.code, blocked.numbers, state.now_ms))
+            touch = state.touches.get(signal.symbol)
+            at_ms = signal.ts_ms if touch is None else max(signal.ts_ms, touch.ts_ms)     # by its own market, as its age
+            out.append(Dropped(f"D-{signal.id}", scored, blocked.code, blocked.numbers, at_ms))
         return out
+
+    def indifferent(self, symbol: str) -> bool:
+        """Whether a score below the policy's minimum is refused here without regard to anything that may happen in between."""
+        return not self.state.halted and symbol in self.state.touches and all(
+            e.symbol != symbol for e in self.portfolio.entries.values())
 
     def _guard(self, scored: Scored) -> policy.Block | None:
         signal, state = scored.signal, self.state

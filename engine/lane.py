@@ -5,7 +5,8 @@ happened at the venue before that event is known: `known_ms`. In return it *prom
 will come. With both, a market may be delivered far ahead of the Desk (frames are only bytes) and still no decision sees the
 future, nor misses the past: conservative parallel simulation (Chandy and Misra 1979) with the latency as look-ahead. In-process
 and through a broker the same lane runs, which is why they give the same decisions. At equal times market events come first,
-then reports in the venue's order, then the score of the event.
+then reports in the venue's order, then the score of the event. A score too weak to enter anything, while the Desk holds nothing of
+its symbol, has no consequence but its own refusal: a run of such scores is told at once.
 """
 from collections import deque
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from engine.desk import Desk, Out
-from engine.facts import BOOK, Fill, Frame, Market, Report, Scored
+from engine.facts import BOOK, Fill, Frame, Market, Report, Scored, ScoredBatch
 
 FOREVER = 2**62
 Happening = Report | Fill
@@ -22,7 +23,7 @@ Happening = Report | Fill
 class Stretch:
     """A frame with its scores, as the Desk works through it: `at` is the next event."""
 
-    def __init__(self, frame: Frame, scored: list[Scored]):
+    def __init__(self, frame: Frame, scored: list[Scored], desk: Desk):
         self.frame, self.n, self.at = frame, frame.n, 0
         self.ts = frame.times
         is_book = frame.kinds == BOOK
@@ -34,6 +35,7 @@ class Stretch:
         self.bid, self.ask = np.ascontiguousarray(rows[:, 0, 0]), np.ascontiguousarray(rows[:, 2, 0])
         self.near_bid, self.near_ask = rows[:, 1, :3].sum(axis=1).tolist(), rows[:, 3, :3].sum(axis=1).tolist()
         self.scored = deque(sorted(((s.signal.seq - frame.seq, s) for s in scored), key=lambda pair: pair[0]))
+        self.strong = deque(event for event, s in self.scored if not desk.weak(s))
 
     def market(self, first: int, last: int) -> Market:
         """Events `first` to `last` (exclusive) as the Desk reads them."""
@@ -43,8 +45,22 @@ class Stretch:
         return Market(f.symbol, f.session, f.seq + first, last - first, self.time[last - 1], f.tick, f.lot, self.book_ts[a:b].tobytes(),
                       self.bid[a:b].tobytes(), self.ask[a:b].tobytes(), bid_depth, ask_depth, f.sent_ms)
 
+    def before(self, event: int) -> list[Scored]:
+        """Takes out the scores of earlier events than this."""
+        taken = []
+        while self.scored and self.scored[0][0] < event:
+            taken.append(self.scored.popleft()[1])
+        return taken
+
     def next_act(self, desk: Desk) -> int:
-        """The first event from `at` at which the Desk acts by itself: a score, or a book that closes something; else the last event."""
+        """The first event from `at` at which the Desk acts by itself: a score, or a book that closes something; else the last event.
+
+        A weak score to which the Desk is indifferent is none: it is refused whenever it is told.
+        """
+        if desk.indifferent(self.frame.symbol):
+            while self.strong and self.strong[0] < self.at:
+                self.strong.popleft()
+            return self.strong[0] if self.strong else self.n - 1
         if not desk.state.portfolio.entries:
             return self.scored[0][0] if self.scored else self.n - 1
         row = self.books_before[self.at]
@@ -70,7 +86,7 @@ class Lane:
         """The next frame with the scores of its candidates."""
         if frame.session != self.session:      # another run of a market: its time begins anew
             self.session, self.known_ms, self.promise_ms = frame.session, 0, 0
-        self.stretches.append(Stretch(frame, scored))
+        self.stretches.append(Stretch(frame, scored, self.desk))
 
     def heard(self, happenings: list[Happening], known_ms: int) -> None:
         """What the venue says, in its order, and how far that is complete."""
@@ -118,13 +134,19 @@ class Lane:
         self.seen = happening.seq
         yield happening, self.desk.on(happening)
 
+    def _told(self, items: list[Scored]) -> tuple[ScoredBatch, list[Out]]:
+        first, last = items[0].signal, items[-1].signal
+        batch = ScoredBatch(self.symbol, self.session, first.seq, last.seq - first.seq + 1, last.ts_ms, 0.0, items)
+        return batch, self.desk.on(batch)
+
     def _advance(self, s: Stretch, act: int) -> Iterator[tuple[object, list[Out]]]:
+        if weak := s.before(act):          # where there are any, the Desk is indifferent to them: told at once, ahead of their market
+            yield self._told(weak)
         market = s.market(s.at, act + 1)
         s.at = act + 1
         self.promise_ms = market.upto_ms
         yield market, self.desk.on(market)
-        while s.scored and s.scored[0][0] == act:
-            scored = s.scored.popleft()[1]
-            yield scored, self.desk.on(scored)
+        if due := s.before(act + 1):
+            yield self._told(due)
         if s.at == s.n:
             self.stretches.popleft()

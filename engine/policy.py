@@ -117,11 +117,16 @@ def exactly(value: float) -> Decimal:
     return Decimal(repr(float(value)))
 
 
+def low_confidence(confidence: float, limits: EntryLimits) -> Block | None:
+    """Step 1 of a bare number: it asks nothing of the account."""
+    if not limits.min_confidence <= confidence <= 1:
+        return Block(BLOCK_LOW_CONFIDENCE, f"confidence={confidence:.2f} < {limits.min_confidence:.2f}")
+    return None
+
+
 def min_confidence(intent: Intent, account: Account, limits: EntryLimits, margin: float) -> Block | None:
     """Step 1."""
-    if not limits.min_confidence <= intent.confidence <= 1:
-        return Block(BLOCK_LOW_CONFIDENCE, f"confidence={intent.confidence:.2f} < {limits.min_confidence:.2f}")
-    return None
+    return low_confidence(intent.confidence, limits)
 
 
 def remaining_s(cooldown_s: float, last_s: float | None, now_s: float | None) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from config import settings as config
-from engine.facts import Dropped, Fill, Order, Outcome, Scored
+from engine.facts import Dropped, Fill, Order, Outcome, ScoredBatch
 from store import importers
 from store.archive import ArchiveError
 from store.closed import Closed, Digests, frames_of
@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         digests, began, last, first_ms, ms = Digests(), time.perf_counter(), time.perf_counter(), 0, 0
         for _, fact, outs in closed:
             digests.step(fact, outs)
-            if isinstance(fact, Scored):
-                ms = fact.signal.ts_ms
+            if isinstance(fact, ScoredBatch):
+                ms = fact.ts_ms
                 first_ms = first_ms or ms
             elif isinstance(fact, Fill):
                 fills["maker" if fact.maker else "taker"] += 1

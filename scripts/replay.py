@@ -11,7 +11,6 @@ import msgspec
 
 from config import settings as config
 from engine.desk import Desk
-from engine.facts import ScoredBatch
 from scripts.backtest import arguments, opened
 from store.archive import ArchiveError
 from store.audit import answers_of, entries
@@ -31,12 +30,7 @@ def journal(url: str, settings: config.Settings) -> int:
             outs = desk.on(fact)
             said += [msgspec.msgpack.encode(o) for o in outs]
             facts += 1
-            if isinstance(fact, ScoredBatch):
-                for scored in fact.items:
-                    digests.step(scored, [])
-                digests.step(None, outs)
-            else:
-                digests.step(fact, outs)
+            digests.step(fact, outs)
         written = [msgspec.msgpack.encode(o) for record in entry.produced for o in answers_of(record)]
         if sorted(said) != sorted(written):
             wrong = next((a, b) for a, b in zip([*sorted(said), b""], [*sorted(written), b""]) if a != b)

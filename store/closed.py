@@ -2,6 +2,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from config.settings import Settings
 from engine.desk import Desk
 from engine.execution.matching import Matching
-from engine.facts import Cancel, Candidate, Dropped, Fill, Frame, Order, Outcome, Scored
+from engine.facts import Cancel, Candidate, Dropped, Fill, Frame, Order, Outcome, Scored, ScoredBatch
 from engine.loop import Road, run
 from engine.scoring.signals import SignalEngine
 from store import archive
@@ -63,11 +64,14 @@ class Digests:
     """SHA-256 of a run: `scores` over candidates with their probabilities, `decisions` over all that the Desk said, with the fills.
 
     Candidates are unique by id and ordered by symbol, time, id; so the same set gives the same digest whatever its road here.
+    Orders, cancels, fills and outcomes count in the one order in which they came; refusals in that of their symbol, since two
+    symbols' refusals have no order that anything depends on.
     """
 
     def __init__(self) -> None:
         self._scored: dict[str, tuple[str, int, str, bytes]] = {}
-        self._decisions = hashlib.sha256()
+        self._acts = hashlib.sha256()
+        self._refusals: dict[str, Any] = {}
 
     def scored(self, scored: Scored) -> None:
         """One scored candidate."""
@@ -76,18 +80,24 @@ class Digests:
 
     def step(self, fact, outs: list) -> None:
         """One fact and what the Desk answered."""
-        if isinstance(fact, Scored):
-            self.scored(fact)
+        if isinstance(fact, ScoredBatch):
+            for scored in fact.items:
+                self.scored(scored)
         elif isinstance(fact, Fill):
-            self._decisions.update(msgspec.msgpack.encode(fact))
+            self._acts.update(msgspec.msgpack.encode(fact))
         for out in outs:
-            if isinstance(out, (Order, Cancel, Dropped, Outcome)):
-                self._decisions.update(msgspec.msgpack.encode(out))
+            if isinstance(out, Dropped):
+                self._refusals.setdefault(out.scored.signal.symbol, hashlib.sha256()).update(msgspec.msgpack.encode(out))
+            elif isinstance(out, (Order, Cancel, Outcome)):
+                self._acts.update(msgspec.msgpack.encode(out))
 
     @property
     def decisions(self) -> str:
         """Of decisions, orders, cancels, fills and outcomes in their order."""
-        return self._decisions.hexdigest()
+        whole = self._acts.copy()
+        for symbol, refusals in sorted(self._refusals.items()):
+            whole.update(symbol.encode() + refusals.digest())
+        return whole.hexdigest()
 
     @property
     def scores(self) -> str:

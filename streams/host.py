@@ -27,7 +27,6 @@ from engine.facts import (
     Outcomes,
     Report,
     Reports,
-    Scored,
     ScoredBatch,
     Tick,
     cut,
@@ -218,18 +217,9 @@ class DeskHost:
         """Whatever may be thought about now, over all symbols in market time: the lane whose next consequence is earliest goes first."""
         while (road := self._next()) is not None and (moves := road.lane.step()) is not None:
             for fact, said in moves:
-                if isinstance(fact, Scored):
-                    last = consumed[-1] if consumed else None
-                    if isinstance(last, ScoredBatch) and last.ts_ms == fact.signal.ts_ms and last.symbol == fact.signal.symbol:
-                        last.items.append(fact)
-                    else:
-                        consumed.append(
-                            ScoredBatch(fact.signal.symbol, road.lane.session, fact.signal.seq, 1, fact.signal.ts_ms, 0.0, [fact])
-                        )
-                else:
-                    consumed.append(fact)
+                consumed.append(fact)
                 outs += said
-                self.note(consumed[-1])
+                self.note(fact)
         for road in self.roads.values():
             while len(road.working) > len(road.lane.stretches):
                 for place in road.working.popleft():

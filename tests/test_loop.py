@@ -8,18 +8,21 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from engine.facts import Fill, Market, Order, Outcome, Report
+from engine.facts import Dropped, Fill, Market, Order, Outcome, Report, ScoredBatch
 
 QUICK = settings(POLICY_COOLDOWN_SYMBOL="2", POLICY_COOLDOWN_GLOBAL="1")
 
 
 def digest(run) -> str:
-    """SHA-256 over everything that happened and was decided, market slices apart."""
-    out = hashlib.sha256()
+    """SHA-256 over everything that happened and was decided, market slices apart: each symbol in its order, acts in that of all."""
+    whole, each = hashlib.sha256(), {}
     for symbol, fact, outs in run:
         for one in (*([fact] if isinstance(fact, (Report, Fill)) else []), *outs):
-            out.update(symbol.encode() + msgspec.msgpack.encode(one))
-    return out.hexdigest()
+            said = symbol.encode() + msgspec.msgpack.encode(one)
+            each.setdefault(symbol, hashlib.sha256()).update(said)
+            if not isinstance(one, Dropped):
+                whole.update(said)
+    return whole.hexdigest() + "".join(each[symbol].hexdigest() for symbol in sorted(each))
 
 
 WALK = market(3000, gap_ms=120)
@@ -51,13 +54,25 @@ def test_two_symbols_share_one_desk_in_market_time_whatever_their_framing(sizes)
 BOTH = digest(closed_loop({"BTCUSDT": [WALK], "ETHUSDT": [OTHER]}, QUICK)[1])
 
 
-def test_the_desk_hears_of_the_market_the_venue_and_the_scores_in_order_of_time():
-    _, run = closed_loop({"BTCUSDT": reframed(WALK, 100)}, QUICK)
-    clock = 0
-    for _, fact, _ in run:
-        at = fact.upto_ms if isinstance(fact, Market) else fact.ts_ms if isinstance(fact, (Report, Fill)) else fact.signal.ts_ms
-        assert at >= clock
-        clock = at
+def test_the_desk_hears_of_the_market_the_venue_and_the_scores_that_may_enter_in_order_of_time():
+    mind, run = closed_loop({"BTCUSDT": reframed(WALK, 100)}, QUICK)
+    clock = ahead = 0
+    for _, fact, outs in run:
+        at = fact.upto_ms if isinstance(fact, Market) else fact.ts_ms
+        if at < clock or (isinstance(fact, ScoredBatch) and at > clock):
+            assert all(mind.weak(s) for s in fact.items), "only what cannot enter is told at another time than its own"
+            assert all(isinstance(out, Dropped) for out in outs)
+            ahead += 1
+        else:
+            clock = at
+    assert ahead, "a run in which no weak scores are told together shows nothing"
+
+
+def test_refusals_of_weak_scores_are_those_that_each_would_have_had_at_its_own_event():
+    one, together = (closed_loop({"BTCUSDT": reframed(WALK, size)}, QUICK)[1] for size in (1, 1000))
+    refused = [[o for _, _, outs in run for o in outs if isinstance(o, Dropped)] for run in (one, together)]
+    assert refused[0] == refused[1]
+    assert {r.ts_ms - r.scored.signal.ts_ms for r in refused[0]} == {0}, "in lock-step a score is answered at its own time"
 
 
 def test_no_order_is_answered_before_its_latency_has_passed():
