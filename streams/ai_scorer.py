@@ -1,16 +1,20 @@
-"""Candidates to scores: one ONNX batch a frame, active and shadow model side by side. `python -m streams.ai_scorer`"""
+"""Candidates to scores: one ONNX batch over the frames that wait, one record a frame, active and shadow model side by side.
+
+`python -m streams.ai_scorer`
+"""
 
 import asyncio
 import importlib
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
 from config.settings import Settings
 from engine import metrics as m
-from engine.facts import Candidate, Scored, ScoredBatch
+from engine.facts import Candidate, Candidates, Scored, ScoredBatch
 from store.exporter import Exporter
 from store.scorer import Scorer
 from streams.codec import decode, encode
@@ -63,6 +67,36 @@ class Scoring:
         return self.score([candidate])[0]
 
 
+class Ahead:
+    """Scores of several records made together, kept until each has its turn; a score is the same whatever rows stand beside it.
+
+    What cannot be scored together is left to its own turn, where an error names its record.
+    """
+
+    def __init__(self, score: Callable[[list[Candidate]], list[Scored]]):
+        self.score = score
+        self.made: dict[tuple[str, int, int], tuple[Candidates, list[Scored]]] = {}
+
+    def __call__(self, records: list) -> None:
+        """All candidates of these records in one batch."""
+        self.made.clear()
+        try:
+            batches = [decode(record.value) for record in records]
+            items = iter(self.score([c for batch in batches for c in batch.items]))
+        except Exception:
+            return
+        for record, batch in zip(records, batches):
+            self.made[record.topic, record.partition, record.offset] = batch, [next(items) for _ in batch.items]
+
+    def take(self, record) -> tuple[Candidates, list[Scored]]:
+        """A record's candidates with their scores."""
+        made = self.made.pop((record.topic, record.partition, record.offset), None)
+        if made:
+            return made
+        batch = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
+        return batch, self.score(batch.items)
+
+
 def make(settings: Settings, exporter: Exporter) -> Worker:
     """The service's worker."""
     worker = Worker("ai_scorer", settings, exporter, [SIG_CANDIDATES])
@@ -81,11 +115,16 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
     shadowed: list[float] = []
     latest: deque[bytes] = deque(maxlen=PARITY_ROWS)
 
-    async def on_candidates(record) -> None:
-        batch = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
-        exporter.inc(m.FRAMES_TOTAL, service="ai_scorer", symbol=batch.symbol)
+    def score(candidates: list[Candidate]) -> list[Scored]:
         began = time.perf_counter()
-        items = scoring.score(batch.items)
+        items = scoring.score(candidates)
+        if items:
+            exporter.observe(m.SCORE_BATCH_MS, (time.perf_counter() - began) * 1000)
+        return items
+
+    async def on_candidates(record) -> None:
+        batch, items = ahead.take(record)
+        exporter.inc(m.FRAMES_TOTAL, service="ai_scorer", symbol=batch.symbol)
         stage.sent(
             await worker.send(
                 SIG_SCORED,
@@ -95,7 +134,6 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
         )
         exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - batch.sent_ms, service="ai_scorer")
         if items:
-            exporter.observe(m.SCORE_BATCH_MS, (time.perf_counter() - began) * 1000)
             exporter.inc(m.SCORES_TOTAL, len(items), symbol=batch.symbol)
             rolling.extend(s.p for s in items if s.p == s.p)
             latest.extend(s.signal.features for s in items if s.p == s.p)
@@ -133,6 +171,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
                 log.error("%d of %d live scores differ from the trained model", wrong, len(rows))
 
     worker.background += [distribution, parity]
+    worker.ahead = ahead = Ahead(score)
     stage = Stateful(worker, on_candidates)
     return worker
 

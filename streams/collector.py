@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 
 from config.settings import Settings
 from engine import metrics as m
@@ -21,20 +22,33 @@ from streams.worker import Worker, wall_ms
 log = logging.getLogger("sluice.collector")
 RETRY_S = 0.5
 ARCHIVE_S = 300  # a crash loses at most this much of the archive; the log keeps it
+ARCHIVE_ROWS = 200_000  # of a symbol in memory
+HOUSE_S = 0.5
 
 
 class Collector:
-    """Frames of every symbol, each event once and in order."""
+    """Frames of every symbol, each event once and in order.
+
+    A frame is published when the one before it is `frames.max_ms` old, or when it is full: on a quiet market at once, on a busy one
+    every `max_ms`, and no event waits longer than that.
+    """
 
     def __init__(self, worker: Worker, settings: Settings, exporter: Exporter):
         self.worker, self.settings, self.exporter = worker, settings, exporter
         self.session, self.due = "", dict[str, int]()
+        self.published: dict[str, int] = {}  # the event after the last one that was handed to the producer
         self.open: dict[str, list[Frame]] = {}
-        self.opened: dict[str, float] = {}
+        self.opened: dict[str, float] = {}  # wall clock of the first event that waits
+        self.closed: dict[str, float] = {}  # when the symbol's last frame was published, monotonic
+        self.period = settings.frames.max_ms / 1000
+        self.some = asyncio.Event()
+        self.flushing = asyncio.Lock()
         self.last: dict[str, float] = {}
         self.ended: set[str] = set()
         self.cleaners: dict[str, Cleaner] = {}
         self.archives: dict[str, ArchiveWriter] = {}
+        self.to_archive: deque[Frame] = deque()
+        self.archiving = asyncio.Lock()
         self.archived = time.monotonic()
         self.keeps = settings.exchange.market != "recording"  # a recording is an archive already
         self.lockstep = settings.lockstep
@@ -45,13 +59,13 @@ class Collector:
 
     def parts(self) -> dict[str, bytes]:
         """How far each symbol was published."""
-        return {f"{symbol}|{self.session}": str(due).encode() for symbol, due in self.due.items()}
+        return {f"{symbol}|{self.session}": str(due).encode() for symbol, due in self.published.items()}
 
     def restore(self, parts: dict[str, bytes]) -> None:
         """Continues there."""
         for name, due in parts.items():
             symbol, self.session = name.split("|")
-            self.due[symbol] = int(due)
+            self.due[symbol] = self.published[symbol] = int(due)
 
     async def feed(self) -> None:
         """The market line: connects, takes frames, connects again; whatever waits is published before another session begins."""
@@ -63,8 +77,8 @@ class Collector:
                 if hello.session != self.session:
                     for symbol in list(self.open):
                         await self.flush(symbol)
-                    self.close_archives()
-                    self.session, self.due, self.cleaners = hello.session, {}, {}
+                    await self.write_archives(closing=True)
+                    self.session, self.due, self.published, self.cleaners = hello.session, {}, {}, {}
                 log.info("market of %s:%d, session %s: %s", x.host, x.port, hello.session, ", ".join(hello.symbols))
                 async for got in venue.market(hello.symbols, self.session, dict(self.due)):
                     if isinstance(got, Ended):
@@ -87,22 +101,21 @@ class Collector:
             log.error("%s: event %d was due, %d came", symbol, due, frame.seq)
             await self.flush(symbol)
         self.due[symbol] = frame.seq + frame.n
-        frame = self.clean(frame)
-        if not frame.n:
-            return
         waiting = self.open.setdefault(symbol, [])
-        if waiting and waiting[-1].seq + waiting[-1].n != frame.seq:
-            await self.flush(symbol)
-            waiting = self.open.setdefault(symbol, [])
         if not waiting:
             self.opened[symbol] = wall_ms()
         waiting.append(frame)
-        most = self.settings.frames.max_events
-        if self.lockstep or sum(f.n for f in waiting) >= most or wall_ms() - self.opened[symbol] >= self.settings.frames.max_ms:
+        if self.lockstep or sum(f.n for f in waiting) >= self.settings.frames.max_events or time.monotonic() >= self.closes(symbol):
             await self.flush(symbol)
+        else:
+            self.some.set()
+
+    def closes(self, symbol: str) -> float:
+        """When what waits of the symbol is published at the latest."""
+        return self.closed.get(symbol, float("-inf")) + self.period
 
     def clean(self, frame: Frame) -> Frame:
-        """What of a venue's frame may be traded on; the rest is counted by its reason. The venue's event numbers are kept."""
+        """What of a venue's events may be traded on; the rest is counted by its reason."""
         symbol = frame.symbol
         if symbol not in self.cleaners:
             self.cleaners[symbol] = cleaner(symbol, self.settings)
@@ -116,71 +129,82 @@ class Collector:
             self.exporter.inc(m.MARKET_GAPS_TOTAL, counts.gaps, symbol=symbol)
         return sieve.frame(columns, frame.session, frame.seq) if counts.refused or counts.repaired else frame
 
-    def archive(self, frame: Frame) -> None:
-        """Keeps the frame for training and replay, in a folder a session; an archive that fails stops, the market goes on."""
-        if not self.keeps:
-            return
+    def archive(self, frames: list[Frame], closing: bool) -> None:
+        """Keeps frames for training and replay, in a folder a session; an archive that fails stops, the market goes on."""
         try:
-            if frame.symbol not in self.archives:
-                root = self.settings.folder("data") / "archive" / f"{self.settings.feed or self.settings.exchange.market}-{frame.session}"
-                self.archives[frame.symbol] = ArchiveWriter(root, frame.symbol, self.settings.instrument(frame.symbol), "collector")
-            self.archives[frame.symbol].add(frame)
+            for frame in frames:
+                if frame.symbol not in self.archives:
+                    name = f"{self.settings.feed or self.settings.exchange.market}-{frame.session}"
+                    root = self.settings.folder("data") / "archive" / name
+                    self.archives[frame.symbol] = ArchiveWriter(root, frame.symbol, self.settings.instrument(frame.symbol), "collector")
+                self.archives[frame.symbol].add(frame)
+            late = closing or time.monotonic() - self.archived > ARCHIVE_S
+            for writer in self.archives.values():
+                if late or writer.rows > ARCHIVE_ROWS:
+                    writer.flush()
+            if late:
+                self.archived = time.monotonic()
         except (ArchiveError, OSError) as error:
             self.keeps = False
             log.error("the archive stops: %s", error)
+        if closing:
+            self.archives = {}
 
-    def close_archives(self) -> None:
-        """Writes what waits of every symbol."""
-        for writer in self.archives.values():
-            writer.close()
-        self.archives = {}
+    async def write_archives(self, closing: bool = False) -> None:
+        """Hands what was published to the archive, on a thread of its own: a file takes longer than a frame may wait."""
+        async with self.archiving:
+            frames = list(self.to_archive)
+            self.to_archive.clear()
+            if self.keeps and (frames or closing):
+                await asyncio.to_thread(self.archive, frames, closing)
 
     async def flush(self, symbol: str) -> None:
-        """Publishes what is open of the symbol."""
-        waiting = self.open.pop(symbol, [])
-        if not waiting:
-            return
-        frame = join(waiting)
-        stamped = Frame(
-            frame.symbol,
-            frame.session,
-            frame.seq,
-            frame.tick,
-            frame.lot,
-            frame.ts,
-            frame.kind,
-            frame.books,
-            frame.trades,
-            self.opened[symbol],
-        )
-        self.archive(stamped)
-        self.stage.sent(await self.worker.send(MD_FRAMES, symbol, encode(stamped)))
-        self.exporter.inc(m.MARKET_EVENTS_TOTAL, frame.n, symbol=symbol)
-        self.exporter.inc(m.FRAMES_TOTAL, service="collector", symbol=symbol)
-        self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - self.opened[symbol], service="collector")
+        """Publishes what is open of the symbol: joined, cleaned, stamped."""
+        async with self.flushing:
+            waiting = self.open.pop(symbol, [])
+            if not waiting:
+                return
+            opened, after = self.opened[symbol], waiting[-1].seq + waiting[-1].n
+            self.closed[symbol] = time.monotonic()
+            frame = self.clean(join(waiting))
+            if frame.n:
+                stamped = Frame(frame.symbol, frame.session, frame.seq, frame.tick, frame.lot, frame.ts, frame.kind, frame.books,
+                                frame.trades, opened)
+                self.stage.sent(await self.worker.send(MD_FRAMES, symbol, encode(stamped)))
+                if self.keeps:
+                    self.to_archive.append(stamped)
+                self.exporter.inc(m.MARKET_EVENTS_TOTAL, frame.n, symbol=symbol)
+                self.exporter.inc(m.FRAMES_TOTAL, service="collector", symbol=symbol)
+                self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - opened, service="collector")
+            self.published[symbol] = after
         if len(self.stage.pending) > 500:
             await self.stage.settle()
 
-    async def beat(self) -> None:
-        """Closes frames by age, keeps the state, tells the age of the data."""
-        step = self.settings.frames.max_ms / 4000      # a frame waits a quarter over its time at most
+    async def close_frames(self) -> None:
+        """Publishes what waits when its time has come."""
         while True:
-            await asyncio.sleep(step)
-            now = wall_ms()
-            for symbol in [s for s, frames in self.open.items() if frames and now - self.opened[s] >= self.settings.frames.max_ms]:
-                await self.flush(symbol)
-            if self.stage.file.due and not any(self.open.values()):
-                for symbol, at in self.last.items():
-                    self.exporter.set(m.MARKET_DATA_AGE_MS, 0 if symbol in self.ended else (time.monotonic() - at) * 1000, symbol=symbol)
+            await self.some.wait()
+            if self.open:
+                await asyncio.sleep(min(self.closes(symbol) for symbol in self.open) - time.monotonic())
+                now = time.monotonic()
+                for symbol in [s for s in self.open if now >= self.closes(s)]:
+                    await self.flush(symbol)
+            if not self.open:
+                self.some.clear()
+
+    async def beat(self) -> None:
+        """Keeps the state and the archive, tells the age of the data."""
+        while True:
+            await asyncio.sleep(HOUSE_S)
+            for symbol, at in self.last.items():
+                self.exporter.set(m.MARKET_DATA_AGE_MS, 0 if symbol in self.ended else (time.monotonic() - at) * 1000, symbol=symbol)
+            if self.stage.file.due:
                 await self.stage.save()
-            if time.monotonic() - self.archived > ARCHIVE_S:
-                self.archived = time.monotonic()
-                for writer in self.archives.values():
-                    writer.flush()
+            await self.write_archives()
 
     async def close(self) -> None:
         """Writes what waits for the archive."""
-        self.close_archives()
+        await self.write_archives(closing=True)
 
 
 def make(settings: Settings, exporter: Exporter) -> Worker:
@@ -188,7 +212,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
     venue_of(settings)
     worker = Worker("collector", settings, exporter, [])
     collector = Collector(worker, settings, exporter)
-    worker.background += [collector.feed, collector.beat]
+    worker.background += [collector.feed, collector.close_frames, collector.beat]
     worker.on_close.append(collector.close)
     return worker
 

@@ -1,12 +1,13 @@
 """One Faust app a service: its stage is an agent on a bounded channel, filled by a reader of our own from our own marks.
 
 Faust opens no consumer itself (no group, no rebalance, no hidden 1.5 s fetch wait): an `@app.service` reads assigned partitions
-with aiokafka and puts each record into the channel, which pushes back when full. An exception in the stage ends the process
+with aiokafka and puts what waits into the channel, which pushes back when full. An exception in the stage ends the process
 and the restart reads the record again. Marks are kept by log epoch (cluster id + topic id): a log that came back as another one
 is counted and read from its start, never taken for "already seen"; a hole is counted too. One idle connection to the broker
 tells when its process has ended.
 """
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,10 @@ from streams.topics import TOPICS, Topic, named
 log = logging.getLogger("sluice")
 Marks = dict[tuple[str, str, int], int]   # (epoch, topic, partition) -> last offset done
 FRAME_BYTES = 8 << 20
+MOST = 64           # records handed to a stage at once: what waits, no more
+AHEAD = 4           # such batches in the channel before the reader waits
+GC_YOUNG = 10_000   # objects made and not yet freed that start a collection
+SWITCH_S = 0.0005   # that a thread keeps the interpreter while another waits; Python's 5 ms is half a frame's wait
 GRACE_S = 15.0      # from the wish to stop to the end of the process
 
 
@@ -75,13 +80,15 @@ def address(settings: Settings) -> str:
 class Worker:
     """One service: a Faust app, its reader, its producer, its metrics."""
 
-    def __init__(self, name: str, settings: Settings, exporter: Exporter, reads: Sequence[Topic], maxsize: int = 256):
+    def __init__(self, name: str, settings: Settings, exporter: Exporter, reads: Sequence[Topic]):
         self.name, self.settings, self.exporter, self.reads = name, settings, exporter, reads
         self.instance = settings.instance
         self.stage: Stage | None = None
         self.producer: AIOKafkaProducer | None = None
         self.epochs: dict[str, str] = {}
         self.spread: dict[str, int] = {}      # partitions of the topics that it writes
+        self.waiting = 0                      # records in the channel and in the stage
+        self.ahead: Callable[[list], None] | None = None      # told of records that wait together, before each goes to the stage
         self.background: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self.on_open: list[Callable[[], Awaitable[None]]] = []
@@ -91,14 +98,18 @@ class Worker:
         self.app = App(f"sluice-{self.instance}{name}", broker=f"kafka://{address(settings)}", web_enabled=False,
                        topic_allow_declare=False, worker_redirect_stdouts=False, worker_redirect_stdouts_level="WARNING",
                        datadir=str(datadir))
-        self.inbox = self.app.channel(maxsize=maxsize)
+        self.inbox = self.app.channel(maxsize=AHEAD)
         worker = self
 
         @self.app.agent(self.inbox, supervisor_strategy=CrashingSupervisor, name=f"{name}.stage")
-        async def stage(records):
-            async for record in records:
+        async def stage(batches):
+            async for records in batches:
                 assert worker.stage is not None
-                await worker.stage.on_record(record)
+                if worker.ahead and len(records) > 1:
+                    worker.ahead(records)
+                for record in records:
+                    await worker.stage.on_record(record)
+                    worker.waiting -= 1
 
         self.source = self.app.service(source_of(self))
 
@@ -198,8 +209,12 @@ def source_of(worker: Worker) -> type[Service]:
             if self.reader is None:
                 return
             try:
-                async for record in self.reader:
-                    await worker.inbox.put(record)
+                while not self.should_stop:
+                    got = await self.reader.getmany(timeout_ms=1000, max_records=MOST)
+                    records = [record for some in got.values() for record in some]
+                    worker.waiting += len(records)
+                    if records:
+                        await worker.inbox.put(records)
             except Exception as error:
                 worker.crash(error)
 
@@ -207,7 +222,7 @@ def source_of(worker: Worker) -> type[Service]:
         async def tell(self) -> None:
             """Lag, once a second."""
             while not self.should_stop and self.reader is not None:
-                lags = dict.fromkeys((tp.topic for tp in self.reader.assignment()), worker.inbox.queue.qsize())
+                lags = dict.fromkeys((tp.topic for tp in self.reader.assignment()), worker.waiting)
                 for tp in self.reader.assignment():
                     high = self.reader.highwater(tp)
                     if high is not None:
@@ -270,6 +285,7 @@ def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port:
             worker.app.loop = loop
         for worker in workers:
             await worker.app.start()
+        steady()
         log.info("%s: ready", ", ".join(w.name for w in workers))
         while not over.is_set():
             for worker in workers:
@@ -300,6 +316,14 @@ def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port:
     for reason in failed[:1]:
         log.error("ended by %s: %s", type(reason).__name__, reason)
     return 1 if failed else 0
+
+
+def steady() -> None:
+    """Short pauses from here on: what is loaded is never collected again, and a thread in the background hands over soon."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG, 10, 10)
+    sys.setswitchinterval(SWITCH_S)
 
 
 def wall_ms() -> float:
