@@ -11,8 +11,9 @@ from config.settings import Settings
 from engine.desk import Desk
 from engine.facts import Approved, DroppedBatch, Outcomes
 from store import tables
+from store.blob import Entry, decode
 from store.database import connect, naming, reading
-from store.ledger import DECODER, Entry, rows
+from store.ledger import rows
 
 PAGE = 200
 
@@ -39,7 +40,7 @@ def entries(url: str, writer: str = "risk") -> Iterator[Entry]:
     """A writer's transactions in their order, read beside the writer; `LedgerError` where the ledger cannot be read."""
     with naming(url):
         for row in rows(connect(url, create=False), writer):
-            yield DECODER.decode(row.blob)
+            yield decode(row.blob)
 
 
 class Auditor:
@@ -59,7 +60,7 @@ class Auditor:
         """(transactions compared, answers that differ) of the next stretch."""
         compared = wrong = 0
         for row in rows(self.engine, self.writer, self.at, self.at + limit):
-            entry = DECODER.decode(row.blob)
+            entry = decode(row.blob)
             said = [out for fact in entry.consumed for out in self.desk.on(fact)]
             wrong += differing(said, [a for record in entry.produced for a in answers_of(record)])
             self.at, compared = entry.seq, compared + 1

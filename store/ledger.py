@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from config.settings import Settings
 from engine import facts
 from store import tables
+from store.blob import Entry, decode, encode
 from store.database import LedgerError, Prepared, connect, naming, reading, shown, upsert
 from store.revisions import migrate
 
@@ -33,21 +33,6 @@ FOLD_S = 1.0             # how often SQLite's log is folded into its file, besid
 MOST_PAGES = 50_000      # of log, where that has not kept up: 200 MB
 
 Mark = tuple[str, str, int]     # log epoch, topic, partition
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One transaction: facts in the order in which they were consumed, the answers, how far each log was read, and the last entry
-    that was known to be published."""
-    seq: int
-    ts_ms: int
-    consumed: list[facts.Record | facts.Report | facts.Fill]
-    produced: list[facts.Record]
-    marks: list[tuple[str, str, int, int]] = []
-    acknowledged: int = 0
-
-
-ENCODER = msgspec.msgpack.Encoder()
-DECODER = msgspec.msgpack.Decoder(Entry)
 
 
 def digest(prev_hash: bytes, writer: str, seq: int, ts_ms: int, kind: str, blob: bytes) -> bytes:
@@ -210,7 +195,7 @@ class Ledger:
         with self._mutex:
             seq = self._seq + 1
             read = [(*mark, offset) for mark, offset in marks.items()]
-            blob = ENCODER.encode(Entry(seq, ts_ms, list(consumed), list(produced), read, self._acknowledged))
+            blob = encode(Entry(seq, ts_ms, list(consumed), list(produced), read, self._acknowledged))
             ids = [order.id for said in produced if isinstance(said, facts.Approved) for order in said.orders]
             control = any(isinstance(f, facts.Control) for f in (*produced, *consumed))
             kind = CONTROL if control else ORDERS if ids else FACTS
@@ -306,7 +291,7 @@ class Ledger:
         blob = bytes(row.blob)
         if bytes(row.hash) != digest(prev, self.writer, row.seq, row.ts_ms, row.kind, blob):
             raise self._broken(row.seq, "the row is not what was written")
-        return DECODER.decode(blob)
+        return decode(blob)
 
     def _broken(self, seq: int, what: str) -> LedgerError:
         return LedgerError(f"ledger {shown(self.url)}: {self.writer}/{seq}: {what}; run python -m scripts.verify_ledger")

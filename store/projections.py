@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from engine.facts import Approved, Control, DroppedBatch, Fill, Fills, Outcomes, Record, Report, Reports
+from engine.facts import Approved, Control, DroppedBatch, Fill, Fills, Outcomes, Record, Report, Reports, ScoredBatch
 from store import tables
+from store.blob import Refusals, whole
 from store.database import Prepared, connect, naming, reading, upsert
 from store.ledger import page_of
 from store.revisions import migrate
@@ -34,13 +35,13 @@ REPLACED = (tables.orders, tables.positions)
 def _reading(*wanted: type[msgspec.Struct]) -> Any:
     """A union that decodes these facts and skips every other one that may stand beside them."""
     tags = {fact.__struct_config__.tag for fact in wanted}
-    others = [kind.__struct_config__.tag for kind in typing.get_args(Record | Report | Fill)]
+    others = [kind.__struct_config__.tag for kind in typing.get_args(Record | Report | Fill | Refusals)]
     blanks = [msgspec.defstruct("Unread", [], tag=tag) for tag in others if tag not in tags]
     return functools.reduce(operator.or_, [*wanted, *blanks])
 
 
-_HEARD: Any = _reading(Report, Fill, Reports, Fills, Control)
-_SAID: Any = _reading(Approved, DroppedBatch, Outcomes, Control)
+_HEARD: Any = _reading(ScoredBatch, Report, Fill, Reports, Fills, Control)
+_SAID: Any = _reading(Approved, DroppedBatch, Refusals, Outcomes, Control)
 READ = msgspec.msgpack.Decoder(msgspec.defstruct("Read", [("consumed", list[_HEARD]), ("produced", list[_SAID])]))
 
 
@@ -48,7 +49,8 @@ class Page:
     """The rows that a page of entries leads to, folded over what the tables hold of them already."""
 
     def __init__(self, connection: sa.Connection, read: list):
-        said = [s for entry in read for s in entry.produced]
+        told = [whole(entry.consumed, entry.produced) for entry in read]
+        said = [s for produced in told for s in produced]
         heard = [h for entry in read for h in entry.consumed]
         fills = [f for h in heard for f in (h.items if isinstance(h, Fills) else [h] if isinstance(h, Fill) else [])]
         touched = {f.order_id for f in fills} | {
@@ -58,8 +60,8 @@ class Page:
         self.rows[tables.orders] = {row[0]: row for row in _known(connection, tables.orders, touched | sent)}
         self.rows[tables.positions] = {row[0]: row for row in _known(connection, tables.positions, {f.symbol for f in fills})}
         self.old_fills = {row[0] for row in _known(connection, tables.fills, {f.id for f in fills})}
-        for entry in read:
-            for fact in (*entry.consumed, *entry.produced):
+        for entry, produced in zip(read, told):
+            for fact in (*entry.consumed, *produced):
                 if fold := FOLDS.get(type(fact)):
                     fold(self, fact)
 

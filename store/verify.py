@@ -74,10 +74,10 @@ def verify(url: str, anchors: Mapping[str, Iterable[tuple[int, str]]] | None = N
 
 
 def _writers(connection: sa.Connection) -> list[str]:
-    found = {name for t in (tables.ledger, tables.order_index, tables.marks, tables.snapshots)
+    found = {str(name) for t in (tables.ledger, tables.order_index, tables.marks, tables.snapshots)
              for name in connection.scalars(sa.select(t.c.writer).distinct())}
     heads = connection.scalars(sa.select(tables.meta.c.name).where(tables.meta.c.name.like("head:%")))
-    return sorted(found | {name.removeprefix("head:") for name in heads})
+    return sorted(found | {str(name).removeprefix("head:") for name in heads})
 
 
 class _Chain:

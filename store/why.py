@@ -26,8 +26,9 @@ from engine.facts import (
     Reports,
 )
 from store import tables
+from store.blob import decode
 from store.database import LedgerError, connect, naming, reading
-from store.ledger import DECODER, digest, place_of, rows
+from store.ledger import digest, place_of, rows
 
 NEAREST = 5
 PAGE = 40        # rows a query: most stories are short
@@ -146,7 +147,7 @@ def _checked(row: sa.Row, writer: str) -> bytes:
 def _sent(engine: sa.Engine, order_id: str, writer: str, seq: int) -> Order:
     for row in rows(engine, writer, seq - 1, seq):
         _checked(row, writer)
-        for said in DECODER.decode(bytes(row.blob)).produced:
+        for said in decode(bytes(row.blob)).produced:
             for order in said.orders if isinstance(said, Approved) else ():
                 if order.id == order_id:
                     return order
@@ -174,7 +175,7 @@ class _Tail:
         return self.closed or unfilled
 
     def read(self, at: Place, blob: bytes) -> None:
-        entry = DECODER.decode(blob)
+        entry = decode(blob)
         for fact in entry.consumed:
             for one in fact.items if isinstance(fact, (Reports, Fills)) else [fact]:
                 if isinstance(one, (Report, Fill)) and one.order_id in self.ids:

@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from engine.facts import Control
 from store import tables
+from store.blob import decode, encode
 from store.database import LedgerError, connect
-from store.ledger import DECODER, ENCODER, GENESIS, Ledger, digest
+from store.ledger import GENESIS, Ledger, digest
 from store.revisions import REVISIONS, applied, migrate
 from store.verify import Tally, verify
 from tests.ledgers import BACKENDS, T0, entry, fresh, hand, market, said
@@ -271,7 +272,7 @@ def rewrite(seq: int, ts_ms: int):
     """A forger who knows the scheme: an edited row with a hash that fits it."""
     def work(c):
         row = c.execute(sa.select(tables.ledger).where(tables.ledger.c.seq == seq)).one()
-        blob = ENCODER.encode(msgspec.structs.replace(DECODER.decode(bytes(row.blob)), ts_ms=ts_ms))
+        blob = encode(msgspec.structs.replace(decode(bytes(row.blob)), ts_ms=ts_ms))
         set_row(seq, ts_ms=ts_ms, blob=blob, hash=digest(bytes(row.prev_hash), row.writer, seq, ts_ms, row.kind, blob))(c)
     return work
 

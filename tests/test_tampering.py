@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from engine.facts import Control
 from store import tables
+from store.blob import decode, encode
 from store.database import LedgerError, connect
-from store.ledger import DECODER, ENCODER, Ledger, digest, head_record
+from store.ledger import Ledger, digest, head_record
 from store.verify import Fault, verify
 from tests.ledgers import BACKENDS, T0, entry, fresh, hand, market, said
 
@@ -148,9 +149,9 @@ def tampered(draw, rows: Rows) -> tuple[str, Rows, set[tuple[str, int]]]:
 
 def rewritten(row: dict, prev: bytes | None = None) -> None:
     """As a forger who knows the scheme does it: other facts, and the hash that fits them."""
-    old = DECODER.decode(row["blob"])
+    old = decode(row["blob"])
     if prev is None:
-        row["blob"] = ENCODER.encode(msgspec.structs.replace(old, consumed=[market(999)]))
+        row["blob"] = encode(msgspec.structs.replace(old, consumed=[market(999)]))
     row["prev_hash"] = row["prev_hash"] if prev is None else prev
     row["hash"] = digest(row["prev_hash"], row["writer"], row["seq"], row["ts_ms"], row["kind"], row["blob"])
 
