@@ -101,12 +101,13 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("order_id", help="an order, decision or candidate id")
     parser.add_argument("--ledger", help="sqlite:///path or postgresql+psycopg://…; default: the settings' ledger")
+    parser.add_argument("--scan", action="store_true", help="believe no projection: read the chain from the entry on")
     parser.add_argument("--json", action="store_true", help="for programs: every field")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     args = parser.parse_args(argv)
     url = args.ledger or ledger_url(config.load(*args.config))
     try:
-        story = why(url, args.order_id)
+        story = why(url, args.order_id, args.scan)
     except UnknownOrder as error:
         if (no := refused(url, args.order_id)) is None:
             print(error, file=sys.stderr)

@@ -28,7 +28,7 @@ FOLLOWED = 50          # while following a desk at work: its own writes wait for
 LOOKED_UP = 500        # ids a query
 BREATH_S = 0.002       # between two pages when there is much to catch up with: the desk goes first
 
-INSERTED = (tables.decisions, tables.outcomes, tables.controls, tables.fills)     # never change once told
+INSERTED = (tables.decisions, tables.outcomes, tables.controls, tables.fills, tables.places)     # never change once told
 REPLACED = (tables.orders, tables.positions)
 
 
@@ -48,27 +48,42 @@ READ = msgspec.msgpack.Decoder(msgspec.defstruct("Read", [("consumed", list[_HEA
 class Page:
     """The rows that a page of entries leads to, folded over what the tables hold of them already."""
 
-    def __init__(self, connection: sa.Connection, read: list):
-        told = [whole(entry.consumed, entry.produced) for entry in read]
+    def __init__(self, connection: sa.Connection, writer: str, read: list[tuple[int, Any]]):
+        told = [whole(entry.consumed, entry.produced) for _, entry in read]
         said = [s for produced in told for s in produced]
-        heard = [h for entry in read for h in entry.consumed]
+        heard = [h for _, entry in read for h in entry.consumed]
         fills = [f for h in heard for f in (h.items if isinstance(h, Fills) else [h] if isinstance(h, Fill) else [])]
         touched = {f.order_id for f in fills} | {
             r.order_id for h in heard for r in (h.items if isinstance(h, Reports) else [h] if isinstance(h, Report) else [])}
         sent = {o.id for s in said if isinstance(s, Approved) for o in s.orders}
+        taken_back = {c.order_id for s in said if isinstance(s, Approved) for c in s.cancels}
         self.rows: dict[sa.Table, dict[str, Row]] = {t: {} for t in (*INSERTED, *REPLACED)}
-        self.rows[tables.orders] = {row[0]: row for row in _known(connection, tables.orders, touched | sent)}
+        self.rows[tables.orders] = {row[0]: row for row in _known(connection, tables.orders, touched | sent | taken_back)}
         self.rows[tables.positions] = {row[0]: row for row in _known(connection, tables.positions, {f.symbol for f in fills})}
         self.old_fills = {row[0] for row in _known(connection, tables.fills, {f.id for f in fills})}
-        for entry, produced in zip(read, told):
+        self.writer, self.seq = writer, 0
+        for (self.seq, entry), produced in zip(read, told):
             for fact in (*entry.consumed, *produced):
                 if fold := FOLDS.get(type(fact)):
                     fold(self, fact)
 
+    def told(self, entry_id: str) -> None:
+        """This place speaks of an entry."""
+        self.rows[tables.places][f"{entry_id} {self.seq}"] = [entry_id, self.writer, self.seq]
+
+    def order(self, order_id: str) -> Row | None:
+        """The row of an order that was sent, and a word of its entry's story."""
+        if row := self.rows[tables.orders].get(order_id):
+            self.told(row[1])
+        return row
+
     # one fact
 
     def approved(self, fact: Approved) -> None:
+        for cancel in fact.cancels:
+            self.order(cancel.order_id)
         for order in fact.orders:
+            self.told(order.entry_id)
             self.rows[tables.orders].setdefault(order.id, order_row(order))
             if order.decision:
                 self.rows[tables.decisions].setdefault(order.decision.id, allowed_row(order.decision))
@@ -79,20 +94,22 @@ class Page:
 
     def outcomes(self, fact: Outcomes) -> None:
         for item in fact.items:
+            self.told(item.id)
             self.rows[tables.outcomes].setdefault(item.id, outcome_row(item))
 
     def control(self, fact: Control) -> None:
         self.rows[tables.controls].setdefault(fact.id, control_row(fact))
 
     def report(self, fact: Report) -> None:
-        if row := self.rows[tables.orders].get(fact.order_id):
+        if row := self.order(fact.order_id):
             reported(row, fact)
 
     def fill(self, fact: Fill) -> None:
+        row = self.order(fact.order_id)
         if fact.id in self.old_fills or fact.id in self.rows[tables.fills]:
             return
         self.rows[tables.fills][fact.id] = fill_row(fact)
-        if row := self.rows[tables.orders].get(fact.order_id):
+        if row:
             filled(row, fact)
         moved(self.rows[tables.positions].setdefault(fact.symbol, [fact.symbol, 0.0, 0.0, 0.0, 0.0, 0]), fact)
 
@@ -157,7 +174,7 @@ class Projector:
             raw = page_of(connection, writer, mark, None, most)
             if not raw:
                 return 0
-            page = Page(connection, [READ.decode(bytes(row.blob)) for row in raw])
+            page = Page(connection, writer, [(row.seq, READ.decode(bytes(row.blob))) for row in raw])
         with self.engine.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 connection.execute(sa.text("LOCK TABLE projection_marks IN EXCLUSIVE MODE"))

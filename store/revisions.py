@@ -21,9 +21,16 @@ def _create(*some: sa.Table) -> Callable[[sa.Connection], None]:
     return lambda connection: tables.metadata.create_all(connection, tables=list(some))
 
 
+def _refill(connection: sa.Connection) -> None:
+    """Projections of another shape are made anew and filled again from the ledger by whoever follows it."""
+    tables.metadata.drop_all(connection, tables=list(tables.PROJECTIONS))
+    tables.metadata.create_all(connection, tables=list(tables.PROJECTIONS))
+
+
 REVISIONS: tuple[Revision, ...] = (
     Revision("0001_ledger", "the hash chain, its order index, marks and snapshots", _create(*tables.LEDGER)),
     Revision("0002_projections", "decisions, orders, fills, outcomes, positions, controls", _create(*tables.PROJECTIONS)),
+    Revision("0003_places", "where each entry's story stands in the ledger; every projection is filled again", _refill),
 )
 
 

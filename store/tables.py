@@ -79,9 +79,12 @@ controls = Table(
     Column("reason", Text, nullable=False), Column("epoch", Integer, nullable=False), Column("ts_ms", BigInteger, nullable=False),
     Column("details", Text, nullable=False),      # json
     Index("controls_recent", sa.desc("ts_ms")), Index("controls_kind", "kind", sa.desc("ts_ms")))
+places = Table(      # where the ledger speaks of an entry: its orders, cancels, reports, fills, outcome
+    "places", metadata, Column("entry_id", String, primary_key=True), Column("writer", String, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False), sqlite_with_rowid=False)
 projection_marks = Table(
     "projection_marks", metadata, Column("writer", String, primary_key=True), Column("seq", BigInteger, nullable=False))
-PROJECTIONS = (decisions, orders, fills, outcomes, positions, controls, projection_marks)
+PROJECTIONS = (decisions, orders, fills, outcomes, positions, controls, places, projection_marks)
 
 # the database itself refuses to edit a row of the ledger: no accident does, and who drops the guard is found by the chain
 

@@ -1,10 +1,11 @@
 """Why was this order sent, and what came of it? One order's whole chain, read from the ledger itself.
 
-The index of orders leads to the entry; from there the chain is followed forward until the position is closed, looking only into
-transactions that name one of its orders. What is told was checked against its hash.
+The index of orders leads to the entry. Which later transactions speak of it the projection `places` knows, as far as the projector
+has come; from there on the chain is followed until the position is closed, looking only into transactions that name one of its orders.
+What is told was checked against its hash.
 """
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -85,14 +86,17 @@ def features_of(candidate: Candidate) -> dict[str, float]:
     return dict(zip(FEATURES if named else [f"feature {i}" for i in range(len(values))], values))
 
 
-def why(url: str, order_id: str) -> Story:
-    """The story of an order id, or of the entry of a decision or candidate id; `UnknownOrder` where no chain sent it."""
+def why(url: str, order_id: str, scan: bool = False) -> Story:
+    """The story of an order id, or of the entry of a decision or candidate id; `UnknownOrder` where no chain sent it.
+
+    `scan` believes no projection and reads the chain from the entry on: what may be left out of a projection is under no hash.
+    """
     engine = connect(url, create=False)
     try:
         with naming(url):
             for meant in dict.fromkeys((order_id, f"E-{order_id}", f"E-{order_id.removeprefix('D-')}")):
                 if place := place_of(engine, meant):
-                    return _follow(engine, meant, *place)
+                    return _follow(engine, meant, *place, scan)
             raise UnknownOrder(order_id, nearest(engine, order_id))
     finally:
         engine.dispose()
@@ -121,20 +125,35 @@ def nearest(engine: sa.Engine, order_id: str, most: int = NEAREST) -> list[str]:
     return difflib.get_close_matches(order_id, sorted(found), most, 0.0)
 
 
-def _follow(engine: sa.Engine, order_id: str, writer: str, seq: int) -> Story:
+def _follow(engine: sa.Engine, order_id: str, writer: str, seq: int, scan: bool) -> Story:
     order = _sent(engine, order_id, writer, seq)
     entry_place = place_of(engine, order.entry_id)
     if entry_place is None:
         raise LedgerError(f"{order_id}: its entry {order.entry_id} is not in the index; run python -m scripts.verify_ledger")
     entry = _sent(engine, order.entry_id, *entry_place)
     tail = _Tail(entry.id)
-    for row in rows(engine, writer, entry_place[1] - 1, page=PAGE):
+    for row in _told(engine, entry.id, writer, entry_place[1], scan):
         blob = bytes(row.blob)
         if tail.names(blob):
             tail.read(Place(writer, row.seq, row.ts_ms, _checked(row, writer).hex()), blob)
             if tail.over:
                 break
     return Story(order, entry, tail.steps)
+
+
+def _told(engine: sa.Engine, entry_id: str, writer: str, first: int, scan: bool) -> Iterator[sa.Row]:
+    """The rows that may speak of an entry: those that the projector has noted, then each one that it has not read yet."""
+    t, m, p = tables.ledger, tables.projection_marks, tables.places
+    noted, mark = [], 0
+    if not scan:
+        with reading(engine) as connection:
+            mark = connection.scalar(sa.select(m.c.seq).where(m.c.writer == writer)) or 0
+            noted = list(connection.scalars(sa.select(p.c.seq).where(p.c.entry_id == entry_id, p.c.writer == writer).order_by(p.c.seq)))
+    for i in range(0, len(noted), PAGE):
+        with reading(engine) as connection:
+            page = connection.execute(sa.select(t).where(t.c.writer == writer, t.c.seq.in_(noted[i:i + PAGE])).order_by(t.c.seq)).all()
+        yield from page
+    yield from rows(engine, writer, max(mark, first - 1), page=PAGE)
 
 
 def _checked(row: sa.Row, writer: str) -> bytes:

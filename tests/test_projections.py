@@ -17,7 +17,7 @@ from engine import facts, reasons
 from engine.facts import ACCEPTED, CANCELLED, DONE, REJECTED, UNKNOWN, Control, Outcomes
 from scripts import rebuild_projections
 from store import tables
-from store.database import connect
+from store.database import LedgerError, connect
 from store.ledger import Ledger
 from store.projections import Projector
 from tests.ledgers import BACKENDS, T0, dropped, entry, fill, fresh, history, market, outcome, refusal, report, said, way_out
@@ -182,6 +182,34 @@ def test_a_killed_projector_goes_on_where_it_stood_and_counts_nothing_twice(url)
     along = everything(url)
     rebuild(url)
     assert everything(url) == along
+
+
+@pytest.mark.parametrize("table", [t.name for t in tables.PROJECTIONS if t.name != "controls"])
+def test_a_projector_that_dies_at_any_statement_leaves_nothing_of_that_page(url, table):
+    """The database refuses the write to one table after the other, as a full disk would; then it goes on."""
+    days = history(3, trades=4)
+    write(url, days)
+    project(url, 7)
+    before = everything(url)
+    sqlite = url.startswith("sqlite")
+    body = "BEGIN SELECT RAISE(ABORT, 'the disk broke'); END" if sqlite else "FOR EACH STATEMENT EXECUTE FUNCTION trap()"
+    engine, verbs = connect(url), ("INSERT", "UPDATE")
+    with engine.begin() as connection:
+        if not sqlite:
+            connection.execute(sa.text("CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS "
+                                       "$$ BEGIN RAISE EXCEPTION 'the disk broke'; END $$"))
+        for verb in verbs:
+            connection.execute(sa.text(f"CREATE TRIGGER trap_{verb} AFTER {verb} ON {table} {body}"))
+    with pytest.raises(LedgerError, match="the disk broke"):
+        project(url)
+    assert everything(url) == before
+    with engine.begin() as connection:
+        for verb in verbs:
+            connection.execute(sa.text(f"DROP TRIGGER trap_{verb}" + ("" if sqlite else f" ON {table}")))
+    engine.dispose()
+    assert project(url) == len(days) - 7
+    along = everything(url)
+    assert rebuild(url) == len(days) and everything(url) == along
 
 
 # each row

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from engine import reasons
-from engine.facts import ACCEPTED, CANCELLED, DONE, Cancel, Control, Fill, Order, Outcome, Outcomes, Report
+from engine.facts import ACCEPTED, CANCELLED, DONE, Approved, Cancel, Control, Fill, Order, Outcome, Outcomes, Report
 from engine.scoring.features import FEATURES
 from scripts import verify_ledger
 from scripts import why as command
@@ -14,7 +14,7 @@ from store.database import LedgerError
 from store.ledger import Ledger
 from store.projections import Projector
 from store.why import UnknownOrder, features_of, why
-from tests.ledgers import BACKENDS, T0, dropped, entry, fill, fresh, hand, market, outcome, refusal, report, said, way_out
+from tests.ledgers import BACKENDS, T0, dropped, entry, fill, fresh, hand, history, market, outcome, refusal, report, said, way_out
 
 BOUGHT, OTHER, TAKEN_BACK, WAITING = entry(1), entry(50), entry(60), entry(70)
 EXIT = way_out(BOUGHT, 1, BOUGHT.ts_ms + 4000)
@@ -66,6 +66,36 @@ def test_an_entry_that_was_taken_back_ends_with_its_cancel(url):
 
 def test_an_order_that_waits_has_no_end_yet(url):
     assert kinds(why(url, WAITING.id)) == ["Order"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_story_is_the_same_however_far_the_projections_are(seed, tmp_path):
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    days = history(seed, trades=5)
+    with Ledger(url, "risk") as ledger:
+        for at, consumed, produced, marks in days:
+            ledger.commit(at, consumed, produced, marks)
+    sent = [o.id for _, _, produced, _ in days for p in produced if isinstance(p, Approved) for o in p.orders]
+    told = {order_id: why(url, order_id, scan=True) for order_id in sent}
+    assert {kind for story in told.values() for kind in kinds(story)} > {"Order", "Fill", "Outcome"}
+    projector = Projector(url)
+    while True:
+        for order_id, story in told.items():
+            assert why(url, order_id) == story
+        if not projector.run_once(11):
+            break
+    projector.close()
+
+
+def test_a_projection_that_lies_tells_less_and_a_scan_tells_all(url):
+    projector = Projector(url)
+    projector.run_once()
+    projector.close()
+    whole = why(url, BOUGHT.id)
+    with hand(url) as connection:
+        connection.execute(tables.places.delete().where(tables.places.c.seq == 3))
+    assert len(why(url, BOUGHT.id).steps) < len(whole.steps)
+    assert why(url, BOUGHT.id, scan=True) == whole
 
 
 @pytest.mark.parametrize("alias", [BOUGHT.id[2:], BOUGHT.decision.id])
