@@ -170,8 +170,27 @@ class Desk:
     # entering
 
     def on_batch(self, batch: ScoredBatch) -> list[Out]:
-        """Each score of one frame."""
-        return [o for scored in batch.items for o in self.on_scored(scored)]
+        """Each score of one frame; those that cannot enter are refused without asking the books, as `on_scored` would."""
+        out: list[Out] = []
+        items = iter(batch.items)
+        if self.indifferent(batch.symbol):
+            state, limits, heard_ms = self.state, self.limits, self.state.touches[batch.symbol].ts_ms
+            latest_ms, least = heard_ms - self.desk.max_signal_age_ms, limits.min_confidence
+            for scored in items:
+                signal, p = scored.signal, scored.p
+                ts_ms = signal.ts_ms
+                if p < least and ts_ms >= latest_ms and isfinite(p + signal.entry + signal.stop + signal.target):
+                    if ts_ms > state.now_ms:
+                        state.now_ms = ts_ms
+                    code, numbers = policy.low_confidence(p, limits)  # type: ignore[misc]     # p is below its least
+                    out.append(Dropped(f"D-{signal.id}", scored, code, numbers, ts_ms if ts_ms > heard_ms else heard_ms))
+                    continue
+                out += self.on_scored(scored)
+                if not self.indifferent(batch.symbol):
+                    break
+        for scored in items:
+            out += self.on_scored(scored)
+        return out
 
     def on_scored(self, scored: Scored) -> list[Out]:
         """Guards, policy, size: an order, or a drop with its reason; a weak score closes what it once opened."""

@@ -17,6 +17,7 @@ from engine.desk import Desk, Out
 from engine.facts import BOOK, Fill, Frame, Market, Report, Scored, ScoredBatch
 
 FOREVER = 2**62
+NEAR = 3            # levels whose lots the Desk is told, as `market_of` counts them
 Happening = Report | Fill
 
 
@@ -28,20 +29,21 @@ class Stretch:
         self.ts = frame.times
         is_book = frame.kinds == BOOK
         self.time = self.ts.tolist()
-        self.books_before = [0, *np.cumsum(is_book).tolist()]
-        self.event_of_book = np.flatnonzero(is_book).tolist()
+        self.books_before = np.concatenate(([0], np.cumsum(is_book)))
+        self.event_of_book = np.flatnonzero(is_book)
         rows = frame.book_rows
         self.book_ts = self.ts[is_book]
         self.bid, self.ask = np.ascontiguousarray(rows[:, 0, 0]), np.ascontiguousarray(rows[:, 2, 0])
-        self.near_bid, self.near_ask = rows[:, 1, :3].sum(axis=1).tolist(), rows[:, 3, :3].sum(axis=1).tolist()
+        self.rows = rows
         self.scored = deque(sorted(((s.signal.seq - frame.seq, s) for s in scored), key=lambda pair: pair[0]))
         self.strong = deque(event for event, s in self.scored if not desk.weak(s))
 
     def market(self, first: int, last: int) -> Market:
         """Events `first` to `last` (exclusive) as the Desk reads them."""
-        a, b = self.books_before[first], self.books_before[last]
+        a, b = int(self.books_before[first]), int(self.books_before[last])
         f = self.frame
-        bid_depth, ask_depth = (self.near_bid[b - 1], self.near_ask[b - 1]) if b > a else (0, 0)
+        last_book = self.rows[b - 1]
+        bid_depth, ask_depth = (int(last_book[1, :NEAR].sum()), int(last_book[3, :NEAR].sum())) if b > a else (0, 0)
         return Market(f.symbol, f.session, f.seq + first, last - first, self.time[last - 1], f.tick, f.lot, self.book_ts[a:b].tobytes(),
                       self.bid[a:b].tobytes(), self.ask[a:b].tobytes(), bid_depth, ask_depth, f.sent_ms)
 
@@ -63,9 +65,9 @@ class Stretch:
             return self.strong[0] if self.strong else self.n - 1
         if not desk.state.portfolio.entries:
             return self.scored[0][0] if self.scored else self.n - 1
-        row = self.books_before[self.at]
+        row = int(self.books_before[self.at])
         due = row + desk.first_due(self.frame.symbol, self.book_ts[row:], self.bid[row:], self.ask[row:])
-        event = self.event_of_book[due] if due < len(self.event_of_book) else self.n - 1
+        event = int(self.event_of_book[due]) if due < len(self.event_of_book) else self.n - 1
         return min(event, self.scored[0][0]) if self.scored else event
 
 

@@ -17,6 +17,7 @@ from engine.facts import (
     MARKET,
     REJECTED,
     RELEASE,
+    SELL,
     TARGET,
     Cancel,
     Control,
@@ -25,13 +26,15 @@ from engine.facts import (
     Order,
     Outcome,
     Report,
+    ScoredBatch,
     Tick,
 )
 from engine.policy import Intent, decide
 from engine.portfolio import build_portfolio_state
 
 T = 1_700_000_000_000
-HOLDING_MS, TTL_MS = settings().desk.max_holding_ms, settings().desk.entry_ttl_ms
+SHIPPED = settings()
+HOLDING_MS, TTL_MS = SHIPPED.desk.max_holding_ms, SHIPPED.desk.entry_ttl_ms
 
 
 def report(order: Order, status: str, filled: float = 0.0, ts_ms: int = T + 50, reason: str = "") -> Report:
@@ -58,6 +61,25 @@ def opened(d):
     [target] = d.on(report(order, DONE, order.qty, T + 100))
     d.on(report(target, ACCEPTED, ts_ms=T + 150))
     return order, target
+
+
+SCORES = st.lists(st.tuples(st.integers(-9_000, 9_000), st.sampled_from([0.7, 1.0, float("nan"), float("inf"), -0.1]) | st.floats(0, 1.2)))
+
+
+@given(SCORES, st.booleans(), st.booleans(), st.booleans())
+@hypothesis_settings(deadline=None)
+def test_scores_told_together_are_answered_as_each_alone_would_be(told, known, halted, holds):
+    one, other = desk(SHIPPED), desk(SHIPPED)
+    facts = [book(60_000, 60_000.1, T)] if known else []
+    facts += [scored(T, side=SELL, symbol="ETHUSDT")] if holds else []
+    facts += [Control("c", KILL, "tester", "drill", 1, T)] if halted else []
+    for fact in facts:
+        assert msgspec.msgpack.encode(one.on(fact)) == msgspec.msgpack.encode(other.on(fact))
+    items = [scored(T + at_ms, p) for at_ms, p in told]
+    together = other.on(ScoredBatch("BTCUSDT", "t1", 0, len(items), T, 0.0, items))
+    alone = [out for item in items for out in one.on(item)]
+    assert msgspec.msgpack.encode(together) == msgspec.msgpack.encode(alone)
+    assert one.snapshot() == other.snapshot()
 
 
 def test_a_good_signal_becomes_a_post_only_order_at_its_entry_with_the_decision_inside():
