@@ -42,8 +42,7 @@ class Stretch:
         """Events `first` to `last` (exclusive) as the Desk reads them."""
         a, b = int(self.books_before[first]), int(self.books_before[last])
         f = self.frame
-        last_book = self.rows[b - 1]
-        bid_depth, ask_depth = (int(last_book[1, :NEAR].sum()), int(last_book[3, :NEAR].sum())) if b > a else (0, 0)
+        bid_depth, ask_depth = (int(self.rows[b - 1, side, :NEAR].sum()) if b > a else 0 for side in (1, 3))
         return Market(f.symbol, f.session, f.seq + first, last - first, self.time[last - 1], f.tick, f.lot, self.book_ts[a:b].tobytes(),
                       self.bid[a:b].tobytes(), self.ask[a:b].tobytes(), bid_depth, ask_depth, f.sent_ms)
 
