@@ -11,9 +11,8 @@ import os
 from config import settings as config
 from engine.metrics import STAGES
 from engine.scoring.signals import warm
-from store.exporter import Exporter
-from streams.service import symbols_of, workers
-from streams.worker import run, setup_logging
+from streams.service import launch
+from streams.worker import setup_logging
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,9 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     for symbol in settings.exchange.symbols:
         settings.instrument(symbol)
     warm()
-    exporter = Exporter(symbols_of(settings))
-    port = args.metrics_port if args.metrics_port is not None else settings.ports.metrics
-    return run(workers(args.services.split(","), settings, exporter), exporter, settings, port)
+    return launch(args.services.split(","), settings, args.metrics_port if args.metrics_port is not None else settings.ports.metrics)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ HINTS = (("full", "free some space there; nothing of this transaction was writte
          ("readonly", "the folder or the file may not be written by this user"),
          ("read-only", "the folder or the file may not be written by this user"),
          ("permission denied", "the folder or the file may not be written by this user"),
+         ("disk i/o error", "the disk fails, is full, or a limit on file sizes is reached; nothing of this transaction was written"),
+         ("no space left", "free some space there; nothing of this transaction was written"),
          ("unable to open", "the folder must exist and be writable by this user"),
          ("locked", f"another process held it for more than {BUSY_MS / 1000:g} s"),
          ("no such table", "apply the schema: python -m scripts.migrate"),
@@ -44,8 +46,13 @@ def naming(url: str) -> Iterator[None]:
         yield
     except (sa.exc.SQLAlchemyError, sqlite3.Error, psycopg.Error, OSError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
-        hint = next((words for sign, words in HINTS if sign in cause[0].lower()), "")
-        raise LedgerError(f"ledger {shown(url)}: {cause[0]}" + (f" ({hint})" if hint else "")) from error
+        raise LedgerError(f"ledger {shown(url)}: {hinted(cause[0])}") from error
+
+
+def hinted(cause: str) -> str:
+    """A database's error with what to do about it, where that is known."""
+    hint = next((words for sign, words in HINTS if sign in cause.lower()), "")
+    return cause + (f" ({hint})" if hint else "")
 
 
 def connect(url: str, synchronous: str = "NORMAL", create: bool = True) -> sa.Engine:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from store import disk
+
 
 class Kept(msgspec.Struct):
     """`marks`: (epoch, topic, partition, offset); `parts`: the stage's own blobs by name."""
@@ -45,9 +47,11 @@ class StateFile:
     def save(self, kept: Kept) -> None:
         """Replaces the file atomically."""
         self.saved_at = time.monotonic()
-        temporary = self.path.with_suffix(".new")
-        temporary.write_bytes(msgspec.msgpack.encode(kept))
-        os.replace(temporary, self.path)
+        disk.replace(self.path, msgspec.msgpack.encode(kept), sync=False)     # a power cut reads on from an older mark
+
+    def close(self) -> None:
+        """Lets go of it: another may open it."""
+        self.lock.close()
 
 
 class Failures:
@@ -67,13 +71,11 @@ class Failures:
         except FileNotFoundError:
             pass
         self.mark.parent.mkdir(parents=True, exist_ok=True)
-        self.mark.write_text(where)
+        disk.replace(self.mark, where.encode())
         return False
 
     def book(self, where: str, value: bytes, error: BaseException) -> None:
         """Keeps the record for a person to look at."""
         self.book_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.book_path.open("a") as file:
-            file.write(json.dumps({"where": where, "error": f"{type(error).__name__}: {error}", "value": value.hex()}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = json.dumps({"where": where, "error": f"{type(error).__name__}: {error}", "value": value.hex()}) + "\n"
+        disk.append(self.book_path, line.encode())

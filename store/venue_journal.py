@@ -11,16 +11,22 @@ import msgspec
 
 from engine.execution.floor import Saved
 from engine.facts import Fill, Report
+from store.database import hinted
 
 _happened = msgspec.msgpack.Decoder(Report | Fill)
+
+
+class JournalError(Exception):
+    """The journal cannot be read or written: which file, why, what to do."""
 
 
 class VenueJournal:
     """One exchange's file; each `commit` is one transaction."""
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self.db = sqlite3.connect(path, isolation_level=None)
             self.db.executescript("""
                 PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;
@@ -32,8 +38,8 @@ class VenueJournal:
             if not self.db.execute("SELECT id FROM journal").fetchone():
                 self.db.execute("INSERT INTO journal VALUES(?)", (uuid.uuid4().hex,))
             self.id: str = self.db.execute("SELECT id FROM journal").fetchone()[0]
-        except sqlite3.Error as error:
-            raise SystemExit(f"{path}: the exchange cannot keep its journal there ({error})") from error
+        except (sqlite3.Error, OSError) as error:
+            raise SystemExit(f"{path}: the exchange cannot keep its journal there ({hinted(str(error))})") from error
 
     def session(self, what: str, start_ms: int, wanted: str = "") -> tuple[str, int, bool]:
         """(session, its first market time, whether it goes on): the open one of the same market, else a new one."""
@@ -55,11 +61,17 @@ class VenueJournal:
                 for symbol, saved, source in self.db.execute("SELECT symbol, saved, source FROM floor")}
 
     def commit(self, symbol: str, saved: Saved, source: bytes, happened: Sequence[Report | Fill] = ()) -> None:
-        """The floor as it stands now, with what has just happened."""
-        self.db.execute("BEGIN IMMEDIATE")
-        self.db.execute("REPLACE INTO floor VALUES(?,?,?)", (symbol, msgspec.msgpack.encode(saved), source))
-        self.db.executemany("INSERT OR IGNORE INTO happened VALUES(?,?,?)", [(symbol, h.seq, msgspec.msgpack.encode(h)) for h in happened])
-        self.db.execute("COMMIT")
+        """The floor as it stands now, with what has just happened: all of it or, raising `JournalError`, nothing."""
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            self.db.execute("REPLACE INTO floor VALUES(?,?,?)", (symbol, msgspec.msgpack.encode(saved), source))
+            self.db.executemany("INSERT OR IGNORE INTO happened VALUES(?,?,?)",
+                                [(symbol, h.seq, msgspec.msgpack.encode(h)) for h in happened])
+            self.db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            raise JournalError(f"{self.path}: the venue's journal cannot be written: {hinted(str(error))}") from error
 
     def after(self, symbol: str, seq: int) -> Iterable[Report | Fill]:
         """What happened after this number."""

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 import os
-import signal
 import sys
 import time
 from collections import deque
@@ -25,11 +24,12 @@ from engine.execution.floor import Floor
 from engine.execution.matching import Matching
 from engine.facts import Fill, Frame, Report, cut
 from engine.market.simulator import Simulator
-from store import archive, bus, importers
+from store import archive, bus, disk, importers
 from store.archive import ArchiveError
 from store.exporter import Exporter
-from store.venue_journal import VenueJournal
+from store.venue_journal import JournalError, VenueJournal
 from streams.relay import Relay, Relayed
+from streams.stopping import Stop
 from streams.topics import MD_FRAMES, named
 from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
 from streams.venues.wire import message, packed
@@ -163,6 +163,7 @@ class Exchange:
         self.traders: set[asyncio.StreamWriter] = set()
         self.base: tuple[float, int] | None = None
         self.over = asyncio.Event()
+        self.failure: JournalError | None = None
         self.wake = asyncio.Event()
         log.info(
             "market %s, session %s%s, speed %s%s",
@@ -287,6 +288,10 @@ class Exchange:
                 await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
             pass
+        except JournalError as error:       # what cannot be written down has not happened: nobody is told, and the venue ends
+            self.failure = error
+            self.over.set()
+            self.wake.set()
         finally:
             self.feeds.pop(writer, None)
             self.traders.discard(writer)
@@ -365,9 +370,11 @@ class Exchange:
                         await asyncio.wait_for(self.wake.wait(), 0.0005 if events and not self.speed else BEAT_S)
                     except TimeoutError:
                         pass
-        finally:
+            if self.failure:
+                raise self.failure
             for symbol in self.pits:
                 self.keep(symbol)
+        finally:
             server.close()
             for writer in [*self.feeds, *self.traders]:
                 writer.close()
@@ -384,31 +391,29 @@ def main(argv: list[str] | None = None) -> int:
     setup_logging()
     settings = config.load(*args.config, env=None if not args.market else {**os.environ, "SLUICE_MARKET": args.market})
     exporter = Exporter(settings.exchange.symbols)
-    stop = exporter.serve(args.metrics_port, settings.ports.bind) if args.metrics_port else None
+    stop, status = Stop("exchange"), 0
+    disk.usable(settings.folder("data"), "paths.data")
+    served = exporter.serve(args.metrics_port, settings.ports.bind) if args.metrics_port else None
 
     async def serve() -> None:
         exchange = Exchange(settings, exporter)
         exporter.set(m.SERVICE_READY, 1, service="exchange")
-        for sig in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(sig, exchange.over.set)
+        stop.attach(exchange.over)
         await exchange.run()
 
     try:
         asyncio.run(serve())
-    except (ArchiveError, importers.RecordingError, bus.BusDown) as error:
+    except (ArchiveError, importers.RecordingError, bus.BusDown, JournalError) as error:
         print(f"exchange: {error}", file=sys.stderr)
-        return 1
+        status = 1
     except OSError as error:
-        print(
-            f"exchange.port: {settings.exchange.host}:{settings.exchange.port} cannot be opened ({error.strerror}); "
-            "set SLUICE_EXCHANGE_PORT",
-            file=sys.stderr,
-        )
-        return 1
+        where = f"exchange.port: {settings.exchange.host}:{settings.exchange.port} cannot be opened ({error.strerror}); "
+        print(f"exchange: {disk.said(error)}" if disk.is_disk(error) else f"{where}set SLUICE_EXCHANGE_PORT", file=sys.stderr)
+        status = 1
     finally:
-        if stop:
-            stop()
-    return 0
+        if served:
+            served()
+    stop.leave(status)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, ScoredBatch, Tick
 from engine.telemetry import Telemetry
-from store.database import LedgerError
 from store.exporter import Exporter
 from store.ledger import Ledger, ledger_url
 from store.state import Failures
 from streams.codec import decode, encode
 from streams.host import DeskHost
 from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED, Topic
-from streams.worker import Marks, Worker, wall_ms
+from streams.worker import Marks, Worker, elsewhere, wall_ms
 
 log = logging.getLogger("sluice.risk")
 TOPIC_OF: dict[type, Topic] = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED, Outcomes: EXEC_OUTCOMES, Control: CONTROL_EVENTS}
@@ -72,9 +71,9 @@ class Risk:
         """One record: consumed, written, spoken. One that fails twice halts the desk until a person has looked (fail closed)."""
         try:
             await self.consume(record)
-        except (ConnectionError, LedgerError):
-            raise
         except Exception as error:
+            if elsewhere(error):
+                raise
             where = f"{record.topic}/{record.partition}/{record.offset}"
             if not self.failures.again(where):
                 raise
@@ -131,9 +130,11 @@ class Risk:
             await asyncio.wait_for(self.acknowledge(True), 2)
         except TimeoutError:
             log.warning("%d transactions are not acknowledged by the broker; the next start publishes them again", len(self.outbox))
-        if self.ledger.head()[0]:
-            self.host.snapshot(self.ledger.head()[0])
-        self.ledger.close()
+        try:
+            if self.ledger.head()[0]:
+                self.host.snapshot(self.ledger.head()[0])
+        finally:
+            self.ledger.close()
 
 
 def make(settings: Settings, exporter: Exporter) -> Worker:

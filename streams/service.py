@@ -4,8 +4,11 @@ import importlib
 
 from config import settings as config
 from engine.metrics import SERVICES, STAGES
+from store import disk
+from store.database import LedgerError
 from store.exporter import Exporter
-from streams.worker import Worker, run, setup_logging
+from streams.stopping import Stop
+from streams.worker import Worker, log, run, setup_logging, why
 
 
 def symbols_of(settings: config.Settings) -> list[str]:
@@ -23,8 +26,20 @@ def main(name: str, argv: list[str] | None = None) -> int:
     setup_logging()
     settings = config.load(*args.config)
     port = args.metrics_port if args.metrics_port is not None else settings.ports.metrics + SERVICES.index(name)
+    return launch([name], settings, port)
+
+
+def launch(names: list[str], settings: config.Settings, port: int) -> int:
+    """The named services in this process until they are told to stop; what a person can mend is one line and status 1."""
+    stop = Stop(", ".join(names))
+    disk.usable(settings.folder("data"), "paths.data")
     exporter = Exporter(symbols_of(settings))
-    return run([module.make(settings, exporter)], exporter, settings, port)
+    try:
+        made = workers(names, settings, exporter)
+    except (LedgerError, OSError) as error:
+        log.error("%s: %s", stop.name, why(error))
+        return 1
+    return run(made, exporter, settings, port, stop)
 
 
 def workers(names: list[str], settings: config.Settings, exporter: Exporter) -> list[Worker]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from engine import metrics as m
 from store.state import Failures, Kept, StateFile
-from streams.worker import Marks, Worker
+from streams.worker import Marks, Worker, elsewhere
 
 log = logging.getLogger("sluice")
 
@@ -28,7 +28,7 @@ class Stateful:
         self.failures = Failures(worker.settings.folder("data"), worker.instance + worker.name)
         self.pending: list[asyncio.Future] = []
         worker.stage = self
-        worker.on_close.append(self.save)
+        worker.on_close.append(self.close)
 
     def marks(self) -> Marks:
         """Where to read on."""
@@ -42,9 +42,9 @@ class Stateful:
         """One record, then its mark. One that fails twice is booked, counted and passed over."""
         try:
             await self.handle(record)
-        except ConnectionError:
-            raise
         except Exception as error:
+            if elsewhere(error):
+                raise
             where = f"{record.topic}/{record.partition}/{record.offset}"
             if not self.failures.again(where):
                 raise
@@ -68,3 +68,10 @@ class Stateful:
         kept = Kept([(*key, offset) for key, offset in self.kept.items()], self.parts())
         await self.settle()
         self.file.save(kept)
+
+    async def close(self) -> None:
+        """Saves once more and lets go of the file."""
+        try:
+            await self.save()
+        finally:
+            self.file.close()

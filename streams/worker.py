@@ -10,16 +10,14 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.helpers import create_ssl_context
 from faust.app.base import BootStrategy
 from mode import Service
@@ -27,9 +25,10 @@ from mode.supervisors import CrashingSupervisor
 
 from config.settings import Settings
 from engine import metrics as m
-from store import bus
+from store import bus, disk
 from store.database import LedgerError
 from store.exporter import Exporter
+from streams.stopping import Stop
 from streams.topics import TOPICS, Topic, named
 
 log = logging.getLogger("sluice")
@@ -39,7 +38,7 @@ MOST = 64           # records handed to a stage at once: what waits, no more
 AHEAD = 4           # such batches in the channel before the reader waits
 GC_YOUNG = 10_000   # objects made and not yet freed that start a collection
 SWITCH_S = 0.0005   # that a thread keeps the interpreter while another waits; Python's 5 ms is half a frame's wait
-GRACE_S = 15.0      # from the wish to stop to the end of the process
+CLOSE_S, CLIENTS_S, STOP_S = 2.5, 1.0, 4.5      # for a stage to save, for its clients to hang up, for all of it: within the grace
 
 
 class BrokerGone(ConnectionError):
@@ -87,14 +86,14 @@ class Worker:
         self.producer: AIOKafkaProducer | None = None
         self.epochs: dict[str, str] = {}
         self.spread: dict[str, int] = {}      # partitions of the topics that it writes
-        self.waiting = 0                      # records in the channel and in the stage
         self.ahead: Callable[[list], None] | None = None      # told of records that wait together, before each goes to the stage
+        self.done: dict[TopicPartition, int] = {}       # the offset behind the last record that the stage has carried
         self.background: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self.on_open: list[Callable[[], Awaitable[None]]] = []
         datadir = settings.folder("data") / "faust" / f"{self.instance}{name}"
         datadir.mkdir(parents=True, exist_ok=True)
-        App = type("App", (faust.App,), {"BootStrategy": NoGroup})
+        App = type("App", (faust.App,), {"BootStrategy": NoGroup, "__module__": __name__})     # by which its logger is named
         self.app = App(f"sluice-{self.instance}{name}", broker=f"kafka://{address(settings)}", web_enabled=False,
                        topic_allow_declare=False, worker_redirect_stdouts=False, worker_redirect_stdouts_level="WARNING",
                        datadir=str(datadir))
@@ -109,7 +108,7 @@ class Worker:
                     worker.ahead(records)
                 for record in records:
                     await worker.stage.on_record(record)
-                    worker.waiting -= 1
+                    worker.done[TopicPartition(record.topic, record.partition)] = record.offset + 1
 
         self.source = self.app.service(source_of(self))
 
@@ -123,7 +122,7 @@ class Worker:
 
     def crash(self, error: BaseException) -> None:
         """Ends the process: a restart reads on from the marks."""
-        log.error("%s: %s: %s", self.name, type(error).__name__, error, exc_info=None if isinstance(error, ConnectionError) else error)
+        log.error("%s: %s", self.name, why(error))
         self.crashing = asyncio.ensure_future(self.app.crash(error))
 
 
@@ -132,6 +131,10 @@ def source_of(worker: Worker) -> type[Service]:
 
     class Source(Service):
         """Connects, asks for the epochs, seeks to the marks and reads."""
+        reader: AIOKafkaConsumer | None = None
+        canary_out: asyncio.StreamWriter | None = None
+        ends: dict[TopicPartition, int] = {}       # where each log ended when we came: behind it we have caught up
+        behind, began = 0, 0.0
 
         async def on_start(self) -> None:
             worker.app.flow_control.resume()   # no consumer of Faust's will: without it the first put waits for ever
@@ -145,7 +148,6 @@ def source_of(worker: Worker) -> type[Service]:
             worker.producer = AIOKafkaProducer(acks="all", linger_ms=0, request_timeout_ms=10_000, max_request_size=FRAME_BYTES,
                                                max_batch_size=1 << 20, **options)
             await worker.producer.start()
-            self.reader: AIOKafkaConsumer | None = None
             for hook in worker.on_open:
                 await hook()
             if worker.reads:
@@ -154,7 +156,8 @@ def source_of(worker: Worker) -> type[Service]:
                                                **options)
                 await self.reader.start()
                 await self.seek()
-            worker.exporter.set(m.SERVICE_READY, 1, service=worker.name)
+            else:
+                worker.exporter.set(m.SERVICE_READY, 1, service=worker.name)
 
         async def seek(self) -> None:
             """To our marks in this log; a log not known yet from its beginning, a hole is counted and said."""
@@ -177,6 +180,22 @@ def source_of(worker: Worker) -> type[Service]:
                     log.error("%s: %s/%s: record %s was due, the log has %s to %s", worker.name, tp.topic, tp.partition, due, first, last)
                     due = first if due < first else last
                 self.reader.seek(tp, due)
+                worker.done[tp] = due
+            self.ends, self.began = {tp: last for tp, (_, last) in spans.items()}, time.monotonic()
+            lags = self.lags(self.ends)
+            self.behind = sum(lags.values())
+            if self.behind:
+                log.info("%s: %s records behind (%s): catching up", worker.name, f"{self.behind:,}",
+                         ", ".join(f"{topic} {n:,}" for topic, n in lags.items() if n))
+
+        def lags(self, ends: dict[TopicPartition, int]) -> dict[str, int]:
+            """By topic, the records up to these ends that the stage has not carried; the gauge says the same."""
+            lags: dict[str, int] = {}
+            for tp, end in ends.items():
+                lags[tp.topic] = lags.get(tp.topic, 0) + max(0, end - worker.done[tp])
+            for topic, lag in lags.items():
+                worker.exporter.set(m.CONSUMER_LAG_RECORDS, lag, service=worker.name, topic=topic)
+            return lags
 
         @Service.task
         async def watch(self) -> None:
@@ -189,7 +208,8 @@ def source_of(worker: Worker) -> type[Service]:
                 if self.should_stop:
                     break
                 try:
-                    self.canary_out.close()
+                    if self.canary_out is not None:
+                        self.canary_out.close()
                     await self.listen()
                     again = await asyncio.to_thread(bus.epochs, worker.settings, list(worker.epochs))
                 except OSError as error:
@@ -212,7 +232,6 @@ def source_of(worker: Worker) -> type[Service]:
                 while not self.should_stop:
                     got = await self.reader.getmany(timeout_ms=1000, max_records=MOST)
                     records = [record for some in got.values() for record in some]
-                    worker.waiting += len(records)
                     if records:
                         await worker.inbox.put(records)
             except Exception as error:
@@ -220,16 +239,17 @@ def source_of(worker: Worker) -> type[Service]:
 
         @Service.task
         async def tell(self) -> None:
-            """Lag, once a second."""
+            """Lag, once a second; and when what lay there at the start has been carried."""
+            ready = False
             while not self.should_stop and self.reader is not None:
-                lags = dict.fromkeys((tp.topic for tp in self.reader.assignment()), worker.waiting)
-                for tp in self.reader.assignment():
-                    high = self.reader.highwater(tp)
-                    if high is not None:
-                        lags[tp.topic] += high - await self.reader.position(tp)
-                for topic, lag in lags.items():
-                    worker.exporter.set(m.CONSUMER_LAG_RECORDS, lag, service=worker.name, topic=topic)
-                await self.sleep(1.0)
+                await self.sleep(0.05 if not ready else 1.0)
+                high = {tp: self.reader.highwater(tp) or self.ends[tp] for tp in self.ends}
+                self.lags(high)
+                if not ready and all(worker.done[tp] >= end for tp, end in self.ends.items()):
+                    ready = True
+                    if self.behind:
+                        log.info("%s: caught up with %s records in %.1f s", worker.name, f"{self.behind:,}", time.monotonic() - self.began)
+                    worker.exporter.set(m.SERVICE_READY, 1, service=worker.name)
 
         @Service.task
         async def more(self) -> None:
@@ -242,14 +262,14 @@ def source_of(worker: Worker) -> type[Service]:
                 worker.crash(error)
 
         async def on_stop(self) -> None:
-            for close in worker.on_close:
-                try:
-                    await asyncio.wait_for(close(), 3)
-                except Exception as error:
-                    log.warning("%s: while closing: %s", worker.name, error)
-            self.canary_out.close()
-            stops = [asyncio.wait_for(c.stop(), 3) for c in (self.reader, worker.producer) if c is not None]
-            await asyncio.gather(*stops, return_exceptions=True)
+            worker.exporter.set(m.SERVICE_READY, 0, service=worker.name)
+            until = time.monotonic() + CLOSE_S
+            for close in reversed(worker.on_close):
+                if error := await within(max(0.2, until - time.monotonic()), close()):
+                    log.warning("%s: while closing: %s", worker.name, why(error))
+            if self.canary_out is not None:
+                self.canary_out.close()
+            await asyncio.gather(*(within(CLIENTS_S, c.stop()) for c in (self.reader, worker.producer) if c is not None))
 
     Source.__name__ = f"{worker.name}.Source"
     return Source
@@ -258,64 +278,82 @@ def source_of(worker: Worker) -> type[Service]:
 def setup_logging() -> None:
     """One line a message, with the wall clock; the level by SLUICE_LOG_LEVEL."""
     logging.basicConfig(level=os.environ.get("SLUICE_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for noisy in ("aiokafka", "faust", "mode", "asyncio", "streams"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)      # what it logs comes back as store.bus.BusDown
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    for noisy in ("aiokafka", "faust", "mode", "streams", "kafka"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)     # what those log comes back as an exception
 
 
-def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port: int) -> int:
-    """Runs the workers in this process until SIGTERM, SIGINT or a failure; the exit status."""
-    os.makedirs(Path(settings.folder("data")), exist_ok=True)
+def why(error: BaseException) -> str:
+    """An error in a line: what a person can mend in the words for it, anything else with its kind."""
+    if isinstance(error, OSError) and disk.is_disk(error):
+        return disk.said(error)
+    if isinstance(error, (bus.BusDown, LedgerError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+async def within(seconds: float, work: Awaitable[None]) -> BaseException | None:
+    """Its error, `TimeoutError` where it takes longer: it is left behind then, for what ignores its cancellation would be waited for."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait([task], timeout=seconds)
+    if task.done():
+        return TimeoutError("cancelled") if task.cancelled() else task.exception()
+    task.cancel()
+    return TimeoutError(f"not done within {seconds:.1f} s")
+
+
+def elsewhere(error: BaseException) -> bool:
+    """Whether the fault is the line's, the disk's or the ledger's: the record is not booked for it, and read again."""
+    return isinstance(error, (OSError, LedgerError, KafkaError)) and not isinstance(error, MessageSizeTooLargeError)
+
+
+def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port: int, stop: Stop) -> int:
+    """Runs the workers in this process until it is told to stop or one fails, and ends it."""
     try:
         known = bus.epochs(settings, [named(t, settings) for t in TOPICS])
         missing = [named(t, settings) for t in TOPICS if named(t, settings) not in known]
         if missing:
             raise bus.BusDown(f"no topic {', '.join(missing)} on {address(settings)}: python -m streams.admin makes them")
     except bus.BusDown as error:
-        log.error("%s", error)
+        log.error("%s: %s", stop.name, error)
         return 1
-    stop = exporter.serve(port, settings.ports.bind)
+    exporter.serve(port, settings.ports.bind)
     failed: list[BaseException] = []
 
-    async def main() -> None:
-        loop, over = asyncio.get_running_loop(), asyncio.Event()
-        for sig in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sig, over.set)
+    async def main() -> NoReturn:
+        over = asyncio.Event()
+        stop.attach(over)
         for worker in workers:
-            worker.app.loop = loop
+            worker.app.loop = asyncio.get_running_loop()
+        starting = asyncio.ensure_future(start())
+        asked = asyncio.ensure_future(over.wait())
+        await asyncio.wait([starting, asked], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and (error := starting.exception()):
+            failed.append(error)
+        while not failed and not over.is_set():
+            failed.extend(e for w in workers if (e := w.app.crash_reason or (w.app.crashed and RuntimeError(f"{w.name} crashed"))))
+            await asyncio.wait([asked], timeout=0.1)
+        stop.begin(f"ended by {why(failed[0])}" if failed else "stopped")
+        starting.cancel()
+        await asyncio.gather(*map(end, workers))
+        if failed:
+            plain = elsewhere(failed[0])
+            log.error("%s: ended by %s", stop.name, why(failed[0]), exc_info=None if plain else failed[0])
+        else:
+            log.info("%s: ended in %.1f s", stop.name, time.monotonic() - stop.since)
+        stop.leave(1 if failed else 0)      # from in here: the loop would wait for whatever a client library left hanging in it
+
+    async def start() -> None:
         for worker in workers:
             await worker.app.start()
         steady()
-        log.info("%s: ready", ", ".join(w.name for w in workers))
-        while not over.is_set():
-            for worker in workers:
-                error = worker.app.crash_reason or (worker.app.crashed and RuntimeError(f"{worker.name} crashed"))
-                if error:
-                    failed.append(error)
-                    over.set()
-            try:
-                await asyncio.wait_for(over.wait(), 0.1)
-            except TimeoutError:
-                pass
-        deadline = threading.Timer(GRACE_S, os._exit, (1 if failed else 0,))      # whatever hangs, the process ends
-        deadline.daemon = True
-        deadline.start()
-        for worker in reversed(workers):
-            try:
-                await asyncio.wait_for(worker.app.stop(), 6)
-            except Exception as error:
-                log.warning("%s: while stopping: %s", worker.name, error or type(error).__name__)
+        log.info("%s: started", ", ".join(w.name for w in workers))
 
-    try:
-        asyncio.run(main())
-    except (bus.BusDown, LedgerError) as error:      # what a person can mend: said, without a traceback
-        log.error("%s", error)
-        return 1
-    finally:
-        stop()
-    for reason in failed[:1]:
-        log.error("ended by %s: %s", type(reason).__name__, reason)
-    return 1 if failed else 0
+    async def end(worker: Worker) -> None:
+        if error := await within(STOP_S, worker.app.stop()):
+            log.warning("%s: while stopping: %s", worker.name, why(error))
+
+    return asyncio.run(main())
 
 
 def steady() -> None:
