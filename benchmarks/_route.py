@@ -1,8 +1,9 @@
 """All services in one process, as `python -m scripts.run_live` runs them, keeping every observation of every histogram.
 
 A child of `benchmarks.stream`, not a command of its own: `python -m benchmarks._route FILE` writes FILE (npz) when it is told to end.
-Beside the services' own series it keeps how late the event loop was, every pause of the garbage collector, and the time that each
-stage took for each record.
+Beside the services' own series it keeps how late the event loop was, every pause of the garbage collector, the time that each stage took
+for each record, and by how much the wall clock was past an event's own time when the collector took it and when its scores were decided:
+that has in it what the time at ingress cannot see, the feed before the collector's stamp.
 """
 
 import argparse
@@ -18,11 +19,12 @@ import numpy as np
 
 from config import settings as config
 from engine import metrics as m
+from engine.facts import ScoredBatch
 from engine.metrics import STAGES
 from engine.scoring.signals import warm
 from store.exporter import Exporter
 from streams.service import symbols_of, workers
-from streams.worker import Worker, run, setup_logging
+from streams.worker import Worker, run, setup_logging, wall_ms
 
 PROBE_S = 0.001
 
@@ -71,6 +73,39 @@ def watched(worker: Worker, samples: Samples) -> None:
     stage.on_record = timed  # type: ignore[method-assign]
 
 
+def past_ms(ts_ms: int) -> float:
+    """The wall clock less an event's time."""
+    return wall_ms() - ts_ms
+
+
+def clocked(worker: Worker, samples: Samples) -> None:
+    """Keeps the clocks of the collector's and the desk's records against the events' own."""
+    if worker.name == "collector":
+        collector = worker.background[0].__self__  # type: ignore[attr-defined]
+        take = collector.take
+
+        async def taken(frame) -> None:
+            samples.keep("taken_past_ms", past_ms(int(frame.times[-1])))
+            await take(frame)
+
+        collector.take = taken
+    elif worker.name == "risk":
+        host, speak = worker.stage.host, worker.stage.speak  # type: ignore[union-attr]
+        last = [0]
+        consume = host.take
+
+        def heard(fact, place):
+            last[0] = fact.ts_ms if isinstance(fact, ScoredBatch) else 0
+            return consume(fact, place)
+
+        async def spoken(consumed, outs, sent_ms) -> None:
+            await speak(consumed, outs, sent_ms)
+            if last[0]:
+                samples.keep("decided_past_ms", past_ms(last[0]))
+
+        host.take, worker.stage.speak = heard, spoken  # type: ignore[union-attr]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks._route", description=__doc__)
     parser.add_argument("file", type=Path)
@@ -84,6 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     made = workers(args.services.split(","), settings, samples)
     for worker in made:
         watched(worker, samples)
+        clocked(worker, samples)
 
     async def probe() -> None:
         """How much later than asked a sleeper wakes: what every waiting record feels."""

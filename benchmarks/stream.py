@@ -1,90 +1,70 @@
-"""Through the broker: events a second, and the time from a tick to its order and to the venue, at several rates.
+"""Through the broker: events a second by workers, and the time from a tick to its order and to the venue, at several rates.
 
-    python -m benchmarks.stream                     100, 1,000 and 5,000 events/s
-    python -m benchmarks.stream --rates 500 --seconds 10
+    python -m benchmarks.stream                        all of it, 100, 1,000 and 5,000 events/s
+    python -m benchmarks.stream --only latency --rates 500 --seconds 10
+    python -m benchmarks.stream --only carry --workers 1
+    python -m benchmarks.stream --only paced
 
-The whole route runs as it does live (exchange, collector, signals, scorer, risk, executor in their processes, a real broker of its
-own on free ports); the market is simulated at the rate asked for, cooldowns and confidence are lowered so that there are orders to
-time. Figures come from the services' own histograms: `tick→decided` is a frame's ingress to its scores decided (three hops).
+Latency: the whole route runs as it does live (the exchange, and all services in one process, as in the demo; a broker of its own on free
+ports); the simulated market makes the events asked for. So that there are orders to time, every candidate may enter, nothing cools
+down, candidates may follow each other by 50 ms, and entries and positions last 300 ms. Every figure is from exact samples, in ms from
+the wall clock at which the collector took the *oldest* event of the frame; the first seconds (--warm) are left out. `venue→decided`
+starts earlier, at the newest event's own time by the exchange's clock (less the least ever seen between that clock and the collector).
+
+Carrying: simulated frames wait on the log, then workers of features and scores take them (the first tenth is left out), then one worker
+of features, scores and desk; beside it the same features and scores in a plain aiokafka loop, one record an event, on one core.
+
+Paced: the simulated market as fast as the desk paces it (SPEED=max), when decisions equal those of the loop in one process.
 """
 
 import argparse
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from urllib.request import urlopen
 
+import numpy as np
+
+from benchmarks import _carry
+from benchmarks._bench import counted, cpu_s, open_model, quantiles, running, until
 from config import settings as config
-from engine import metrics as m
 from streams import broker
+from streams.broker import free_port
 
-QUANTILES = (0.5, 0.99)
 TRADES_S = 35  # of the three simulated symbols together
+OPEN = {
+    "POLICY_COOLDOWN_SYMBOL": "0", "POLICY_COOLDOWN_GLOBAL": "0", "POLICY_MIN_CONFIDENCE": "0", "POLICY_MAX_POSITIONS_TOTAL": "30",
+    "POLICY_MAX_PER_REGIME": "30", "POLICY_MAX_PER_SYMBOL": "10", "POLICY_SCALE_IN_MAX": "10", "POLICY_SCALE_IN_CONF_DELTA": "0",
+    "POLICY_MAX_EXPOSURE_TOTAL": "1e9", "POLICY_MAX_EXPOSURE_PER_SYMBOL": "1e9", "SLUICE_EQUITY_USD": "1e8",
+}
+BRISK = ("desk: {entry_ttl_ms: 300, max_holding_ms: 300}\nlabels: {fill_within_ms: 300, horizon_ms: 300}\n"
+         "triggers: {cooldown_ms: 50}\n")
+STEPS = (("published", "stage_latency_ms/collector"), ("candidates", "stage_latency_ms/signal_engine"),
+         ("scored", "stage_latency_ms/ai_scorer"), ("decided", "stage_latency_ms/risk"), ("order", "tick_to_order_ms"),
+         ("venue", "tick_to_venue_ms"), ("venue→decided", "decided_past_ms"))
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+class Run:
+    """What a measured stretch left: samples by series within it, and the processor time of each process."""
 
+    def __init__(self, file: Path, began: float, ended: float, cpu: dict[str, float]):
+        self.took, self.cpu = ended - began, cpu
+        with np.load(file) as kept:
+            at = {name.removesuffix(":at"): kept[name] for name in kept.files if name.endswith(":at")}
+            self.samples = {name: kept[f"{name}:value"][(when > began) & (when < ended)] for name, when in at.items()}
+        if "decided_past_ms" in self.samples:
+            self.samples["decided_past_ms"] = self.samples["decided_past_ms"] - self.of("taken_past_ms").min(initial=np.inf)
 
-def scraped(port: int) -> dict[str, float]:
-    """The services' series by their full name."""
-    text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
-    return {name: float(value) for name, value in re.findall(r"^([a-z_]+(?:\{[^}]*\})?) ([-+0-9.eInfNa]+)$", text, re.M)}
+    def of(self, series: str) -> np.ndarray:
+        """The samples of a series; none where it never moved."""
+        return self.samples.get(series, np.zeros(0))
 
-
-def quantile(before: dict[str, float], after: dict[str, float], series: m.Series, q: float, **labels: str) -> float:
-    """A histogram's quantile over an interval, linear within its bucket (as PromQL's `histogram_quantile`)."""
-    counts = []
-    for name, value in after.items():
-        found = re.match(rf'{series.name}_bucket\{{(.*)le="([^"]+)"(.*)\}}$', name)
-        if found and all(f'{k}="{v}"' in name for k, v in labels.items()):
-            counts.append((float(found[2]), value - before.get(name, 0.0)))
-    counts.sort()
-    total = counts[-1][1] if counts else 0
-    low, under = 0.0, 0.0
-    for edge, count in counts:
-        if total and count >= q * total:
-            return low if edge == float("inf") else low + (edge - low) * (q * total - under) / max(count - under, 1e-9)
-        low, under = edge, count
-    return float("nan")
-
-
-def run(env: dict[str, str], more: list[str], seconds: float, warm: float, port: int) -> tuple[dict[str, float], dict[str, float], float]:
-    """(series before, series after, seconds between) of a running route."""
-    exchange = subprocess.Popen([sys.executable, "-m", "streams.exchange", *more], env=env, cwd=config.ROOT, stderr=subprocess.DEVNULL)
-    live = subprocess.Popen([sys.executable, "-m", "scripts.run_live", *more], env=env, cwd=config.ROOT, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 90
-        while True:
-            if live.poll() is not None or exchange.poll() is not None or time.monotonic() > until:
-                raise SystemExit("the route did not start; run it by hand: python -m scripts.run_live")
-            try:
-                if sum(v for k, v in scraped(port).items() if k.startswith('frames_total{service="risk"')) > 20:
-                    break
-            except OSError:
-                pass
-            time.sleep(0.2)
-        time.sleep(warm)
-        before, began = scraped(port), time.monotonic()
-        time.sleep(seconds)
-        return before, scraped(port), time.monotonic() - began
-    finally:
-        for child in (live, exchange):
-            child.terminate()
-        for child in (live, exchange):
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
+    def rate(self, series: str) -> float:
+        """How much a counter grew a second."""
+        return float(self.of(series).sum()) / self.took
 
 
 def market_file(folder: Path, rate: float) -> Path:
@@ -93,64 +73,112 @@ def market_file(folder: Path, rate: float) -> Path:
     base = sum(model.books_s for model in models.values())
     path = folder / f"market-{rate:g}.yaml"
     factor = max(rate - TRADES_S, 1.0) / base
-    path.write_text("market:\n" + "".join(f"  {s}: {{books_s: {model.books_s * factor:.3f}}}\n" for s, model in models.items()))
+    path.write_text("market:\n" + "".join(f"  {s}: {{books_s: {model.books_s * factor:.3f}}}\n" for s, model in models.items()) + BRISK)
     return path
 
 
-def line(rate: str, before: dict[str, float], after: dict[str, float], took: float) -> str:
-    """One row of the table."""
+def live(folder: Path, kafka: broker.Broker, env: dict[str, str], rate: float, warm: float, seconds: float) -> Run:
+    """The route at that rate; 0 for the shipped market."""
+    file, port = folder / f"samples-{rate:g}.npz", int(env["SLUICE_METRICS_PORT"])
+    more = ["--config", str(market_file(folder, rate))] if rate else []
+    subprocess.run([sys.executable, "-m", "streams.admin"], env=env, cwd=config.ROOT, check=True, stdout=subprocess.DEVNULL)
+    with running(["streams.exchange", *more], ["benchmarks._route", str(file), *more], env=env) as children:
+        until(lambda: counted(port, 'frames_total{service="risk"') > 20, children, 90)
+        time.sleep(warm)
+        pids = {"exchange": children[0].pid, "desk": children[1].pid, "broker": kafka.pid}
+        began, before = time.monotonic(), {name: cpu_s(pid) for name, pid in pids.items()}
+        time.sleep(seconds)
+        ended, after = time.monotonic(), {name: cpu_s(pid) for name, pid in pids.items()}
+    return Run(file, began, ended, {name: (after[name] - before[name]) / (ended - began) for name in pids})
 
-    def grew(prefix: str) -> float:
-        return sum(v - before.get(k, 0.0) for k, v in after.items() if k.startswith(prefix))
 
-    def shown(series: m.Series, **labels: str) -> str:
-        return "/".join(f"{quantile(before, after, series, q, **labels):.1f}" for q in QUANTILES)
+def latency(folder: Path, kafka: broker.Broker, base: dict[str, str], rates: list[float], warm: float, seconds: float) -> None:
+    """A row a rate, and below it where the time goes."""
+    print(f"tick → …, p50/p99 ms over {seconds:g} s after {warm:g} s of warm-up, 1 process of 6 services")
+    print(f"{'events/s':>9} {'frames/s':>8} {'cand./s':>7} {'orders':>6} " + " ".join(f"{name:>13}" for name, _ in STEPS)
+          + "   processors (desk, broker, exchange)   load")
+    for i, rate in enumerate(rates):
+        env = base | OPEN | {
+            "SLUICE_DATA": str(folder / f"data{i}"), "SLUICE_MODELS": str(folder / "models"), "SLUICE_METRICS_PORT": str(free_port()),
+            "SLUICE_INSTANCE": f"r{i}", "SLUICE_FEED": f"r{i}", "SLUICE_EXCHANGE_PORT": str(free_port())}
+        run = live(folder, kafka, env, rate, warm, seconds)
+        cells = ["/".join(f"{q:.1f}" for q in quantiles(run.of(series), 0.5, 0.99)) for _, series in STEPS]
+        used = " + ".join(f"{run.cpu[name]:.2f}" for name in ("desk", "broker", "exchange"))
+        print(f"{run.rate('market_events_total'):>9,.0f} {len(run.of('market_events_total')) / run.took:>8,.0f} "
+              f"{run.rate('candidates_total'):>7.1f} {len(run.of('tick_to_venue_ms')):>6} "
+              + " ".join(f"{c:>13}" for c in cells) + f"   {used}   {os.getloadavg()[0]:.1f}", flush=True)
+        work = ", ".join(f"{name} {'/'.join(f'{q:.2f}' for q in quantiles(run.of(series), 0.5, 0.99))}" for name, series in (
+            ("signal_engine", "record_ms/signal_engine"), ("ai_scorer", "record_ms/ai_scorer"), ("risk", "record_ms/risk"),
+            ("ledger commit", "ledger_commit_ms"), ("event loop late", "loop_late_ms")))
+        pauses = np.concatenate([run.of(f"gc_ms/{g}") for g in range(3)])
+        print(f"{'':>9} a record's work: {work}; {len(pauses)} collections, longest {pauses.max(initial=0.0):.1f} ms", flush=True)
 
-    lag = max((v for k, v in after.items() if k.startswith("consumer_lag_records")), default=0)
-    return (
-        f"{rate:>8} {grew('market_events_total') / took:>9,.0f} {grew('candidates_total{') / took:>13,.1f} "
-        f"{shown(m.STAGE_LATENCY_MS, service='risk'):>19} {shown(m.DECISION_MS):>17} {shown(m.ORDER_MS):>17} "
-        f"{grew('tick_to_venue_ms_count'):>7.0f} {lag:>4.0f}"
-    )
+
+def carry(folder: Path, base: dict[str, str], workers: list[int], sizes: list[int], events: int, plainly: int) -> None:
+    """A row a number of workers and size of frame, then the alternative."""
+    print(f"{'workers':>7} {'a frame':>7} {'events/s':>10} {'candidates an event':>20}")
+    for n in workers:
+        for size in sizes:
+            env = base | {"SLUICE_DATA": str(folder / f"carry{n}-{size}"), "SLUICE_INSTANCE": f"c{n}x{size}", "SLUICE_FEED": f"c{n}x{size}",
+                          "SLUICE_METRICS_PORT": str(free_port()), "SLUICE_MODELS": str(folder / "models"), "SLUICE_PARTITIONS": str(n)}
+            settings = config.load(env=env)
+            names = ["BTCUSDT", "ETHUSDT"][:n]
+            frames = _carry.published(settings, _carry.markets(settings, names, events * n, size))
+            command = ["scripts.run_live", "--services", "signal_engine,ai_scorer"]
+            rate, found = _carry.framed(settings, env, frames, size, [command] * n)
+            print(f"{n:>7} {size:>7} {rate:>10,.0f} {found / (frames * size):>20.3f}", flush=True)
+    for size in sizes:
+        env = base | OPEN | {"SLUICE_DATA": str(folder / f"desk{size}"), "SLUICE_INSTANCE": f"d{size}", "SLUICE_FEED": f"d{size}",
+                             "SLUICE_METRICS_PORT": str(free_port()), "SLUICE_MODELS": str(settings.folder("models"))}
+        settings = config.load(env=env)
+        frames = _carry.published(settings, _carry.markets(settings, ["BTCUSDT"], events, size))
+        rate = _carry.decided(env, frames, size)
+        print(f"{'1, desk':>7} {size:>7} {rate:>10,.0f}", flush=True)
+    env = base | {"SLUICE_DATA": str(folder / "plain"), "SLUICE_INSTANCE": "plain", "SLUICE_FEED": "plain",
+                  "SLUICE_MODELS": str(folder / "models")}
+    settings = config.load(env=env)
+    _carry.published(settings, iter(()))
+    print(f"{'plain':>7} {1:>7} {_carry.one_by_one(settings, plainly):>10,.0f}   aiokafka, a record and an answer an event", flush=True)
+
+
+def paced(folder: Path, kafka: broker.Broker, base: dict[str, str], warm: float, seconds: float) -> None:
+    """One row: the three simulated symbols as fast as the desk lets them go."""
+    env = base | {"SLUICE_DATA": str(folder / "paced"), "SLUICE_METRICS_PORT": str(free_port()), "SLUICE_INSTANCE": "p", "SLUICE_FEED": "p",
+                  "SLUICE_EXCHANGE_PORT": str(free_port()), "SPEED": "max"}
+    run = live(folder, kafka, env, 0.0, warm, seconds)
+    events = run.rate("market_events_total")
+    print(f"paced by the desk: {events:,.0f} events/s, {run.rate('candidates_total') / events:.3f} candidates an event, "
+          f"{run.rate('orders_total'):.1f} orders/s; processors: desk {run.cpu['desk']:.2f}, broker {run.cpu['broker']:.2f}, "
+          f"exchange {run.cpu['exchange']:.2f}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.stream", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--only", choices=("latency", "carry", "paced"), help="one of the three (default all)")
     parser.add_argument("--rates", default="100,1000,5000", help="market events a second (default 100,1000,5000)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="measured, after 5 s of warm-up (default 20)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="measured at each rate (default 20)")
+    parser.add_argument("--warm", type=float, default=8.0, help="left out before (default 8)")
+    parser.add_argument("--workers", default="1", help="processes of features and scores (default 1)")
+    parser.add_argument("--sizes", default="200,1000", help="events a frame (default 200,1000)")
+    parser.add_argument("--events", type=int, default=400_000, help="carried for each worker (default 400,000)")
+    parser.add_argument("--plain", type=int, default=10_000, help="events of the alternative (default 10,000)")
     args = parser.parse_args(argv)
     settings = config.load()
     folder = Path(tempfile.mkdtemp(prefix="sluice-stream-"))
-    kafka = broker.start(folder / "kafka")
-    free = {"POLICY_COOLDOWN_SYMBOL": "1", "POLICY_COOLDOWN_GLOBAL": "0", "POLICY_MIN_CONFIDENCE": "0.3"}  # more orders to time
     try:
-        print(
-            f"{'asked/s':>8} {'events/s':>9} {'candidates/s':>13} {'tick→decided p50/99':>19} {'tick→order p50/99':>17} "
-            f"{'tick→venue p50/99':>17} {'orders':>7} {'lag':>4}      (ms)"
-        )
-        for i, rate in enumerate(args.rates.split(",")):
-            port = free_port()
-            env = (
-                os.environ
-                | free
-                | {
-                    "KAFKA_BOOTSTRAP_SERVERS": kafka.address,
-                    "SLUICE_DATA": str(folder / f"data{i}"),
-                    "SLUICE_MODELS": str(settings.folder("models")),
-                    "SLUICE_METRICS_PORT": str(port),
-                    "SLUICE_INSTANCE": f"r{i}",
-                    "SLUICE_FEED": f"r{i}",
-                    "SLUICE_EXCHANGE_PORT": str(free_port()),
-                    "SLUICE_LOG_LEVEL": "ERROR",
-                }
-            )
-            subprocess.run([sys.executable, "-m", "streams.admin"], env=env, cwd=config.ROOT, check=True, stdout=subprocess.DEVNULL)
-            before, after, took = run(env, ["--config", str(market_file(folder, float(rate)))], args.seconds, 5.0, port)
-            print(line(rate, before, after, took), flush=True)
+        open_model(settings.folder("models"), folder / "models")
+        with broker.start(folder / "kafka") as kafka:
+            base = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": kafka.address, "SLUICE_LOG_LEVEL": "ERROR"}
+            if args.only in (None, "latency"):
+                latency(folder, kafka, base, [float(rate) for rate in args.rates.split(",")], args.warm, args.seconds)
+            if args.only in (None, "carry"):
+                carry(folder, base, [int(n) for n in args.workers.split(",")], [int(n) for n in args.sizes.split(",")], args.events,
+                      args.plain)
+            if args.only in (None, "paced"):
+                paced(folder, kafka, base, args.warm, args.seconds)
     finally:
-        kafka.stop()
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 

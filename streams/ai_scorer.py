@@ -165,7 +165,7 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
             if not latest:
                 continue
             rows = np.frombuffer(b"".join(latest), np.float32).reshape(len(latest), -1)
-            wrong = differing(rows, active.raw(rows))
+            wrong = await asyncio.to_thread(differing, rows, active.raw(rows))
             exporter.inc(m.ONNX_PARITY_FAIL_TOTAL, wrong, stage="online")
             if wrong:
                 log.error("%d of %d live scores differ from the trained model", wrong, len(rows))
