@@ -9,6 +9,7 @@ from config.settings import Settings
 from engine.metrics import (
     CONSUMER_LAG_RECORDS,
     HALTED,
+    LEDGER_CONTRADICTED_TOTAL,
     LEDGER_OUTBOX,
     LIVE_REPLAY_DIFF_TOTAL,
     LOG_EPOCH_CHANGES_TOTAL,
@@ -101,6 +102,8 @@ def catalogue(settings: Settings) -> tuple[Alert, ...]:
               LEDGER_OUTBOX, LEDGER_OUTBOX(), 0, limits.max_outbox_records + 1, limits.max_outbox_records),
         counted("LiveReplayDiff", CRITICAL, LIVE_REPLAY_DIFF_TOTAL, "", "1h",
                 "A re-run of the journal decides otherwise than the live desk did."),
+        counted("LedgerContradicted", CRITICAL, LEDGER_CONTRADICTED_TOTAL, "", "1h",
+                "The ledger no longer holds a head that was noted earlier: its end was cut off or written anew."),
         counted("OnnxParityFailure", WARNING, ONNX_PARITY_FAIL_TOTAL, "stage", "10m",
                 "stage={{ $labels.stage }}: the served model and the trained model disagree by more than 1e-6.", stage="online"),
         counted("SchemaMismatch", WARNING, SCHEMA_MISMATCH_TOTAL, "", "10m",

@@ -82,10 +82,12 @@ class Ports(Struct, frozen=True):
 
 
 class Ledger(Struct, frozen=True):
-    """Where money state is written."""
+    """Where money state is written, and where its heads are noted."""
     url: str
     snapshot_every: e.Many
     synchronous: typing.Literal["NORMAL", "FULL"]
+    anchors: str
+    anchor_s: e.Many
 
 
 class Paths(Struct, frozen=True):

@@ -131,5 +131,6 @@ LEDGER_TRANSACTIONS_TOTAL = counter("ledger_transactions_total", "Transactions w
 LEDGER_COMMIT_MS = histogram("ledger_commit_ms", "Time of one ledger transaction", (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100))
 LEDGER_OUTBOX = gauge("ledger_outbox", "Records written and not yet acknowledged by the broker")
 LIVE_REPLAY_DIFF_TOTAL = counter("live_replay_diff_total", "Decisions in which a re-run of the journal differs from the live run")
+LEDGER_CONTRADICTED_TOTAL = counter("ledger_contradicted_total", "Rounds in which a head of the ledger that was noted before was not there")
 
 ALL = tuple(v for v in list(globals().values()) if isinstance(v, Series))

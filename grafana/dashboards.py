@@ -149,6 +149,8 @@ def desk(settings: Settings) -> g.Dashboard:
                 {0: ("out", GREY), 1: ("in", GREEN)})),
             (8, stat("Live ≠ replay", "Decisions that a re-run of the journal takes otherwise",
                      total(m.LIVE_REPLAY_DIFF_TOTAL, window="1d", function="increase"), "short", BAD_IF_ANY, 0)),
+            (8, stat("Ledger contradicted", "Rounds in which a noted head of the ledger was gone",
+                     total(m.LEDGER_CONTRADICTED_TOTAL, window="1d", function="increase"), "short", BAD_IF_ANY, 0)),
         )),
     ])
 

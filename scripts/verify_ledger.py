@@ -9,11 +9,13 @@ Exits with 1 where anything is wrong, with 2 where the ledger cannot be read.
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from config import settings as config
 from store.database import LedgerError, shown
 from store.ledger import ledger_url
 from store.verify import Tally, verify
+from store.witness import anchors_path, noted, parse
 
 MOST = 100
 
@@ -21,10 +23,7 @@ MOST = 100
 def anchor(text: str) -> tuple[str, tuple[int, str]]:
     """`writer=seq:hash` as typed."""
     try:
-        writer, rest = text.split("=")
-        seq, hashed = rest.split(":")
-        bytes.fromhex(hashed)
-        return writer, (int(seq), hashed)
+        return parse(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: writer=seq:hash was expected, as this command prints it") from None
 
@@ -35,14 +34,17 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ledger", help="sqlite:///path or postgresql+psycopg://…; default: the settings' ledger")
     parser.add_argument("--anchor", action="append", type=anchor, default=[], metavar="WRITER=SEQ:HASH", help="a head kept elsewhere")
+    parser.add_argument("--anchors", type=Path, metavar="FILE", help="heads noted in a file; default: the settings' file for their ledger")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     args = parser.parse_args(argv)
-    url = args.ledger or ledger_url(config.load(*args.config))
-    anchors: dict[str, list[tuple[int, str]]] = {}
-    for writer, place in args.anchor:
-        anchors.setdefault(writer, []).append(place)
+    settings = config.load(*args.config)
+    url = args.ledger or ledger_url(settings)
     tally, faults, began = Tally(), 0, time.perf_counter()
     try:
+        path = args.anchors or (None if args.ledger else anchors_path(settings))
+        anchors, odd = noted(path) if path else ({}, 0)
+        for writer, place in args.anchor:
+            anchors.setdefault(writer, []).append(place)
         for fault in verify(url, anchors, tally):
             faults += 1
             if faults <= MOST:
@@ -53,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     took = time.perf_counter() - began
     for writer, (seq, hashed) in tally.heads.items():
         print(f"head {writer}={seq}:{hashed.hex()}")
+    if count := sum(map(len, anchors.values())):
+        print(f"{count:,} anchors{f' of {path}' if path else ''}" + (f"; {odd} lines are none" if odd else ""))
     more = f" (the first {MOST} are shown)" if faults > MOST else ""
     verdict = f"{faults} fault{'s' * (faults > 1)}{more}" if faults else "whole"
     print(f"{shown(url)}: {verdict}; {tally.rows:,} records, {tally.size / 1e6:,.1f} MB in {took:.2f} s "

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 BUSY_MS = 10_000
 CHECKPOINT_PAGES = 4_000       # of 4 KiB: a log of some 16 MiB before it is folded into the file
+DAMAGED = "bytes of the file changed on the disk; python -m scripts.restore puts a backup back"
 HINTS = (("full", "free some space there; nothing of this transaction was written"),
          ("readonly", "the folder or the file may not be written by this user"),
          ("read-only", "the folder or the file may not be written by this user"),
@@ -26,6 +27,7 @@ HINTS = (("full", "free some space there; nothing of this transaction was writte
          ("locked", f"another process held it for more than {BUSY_MS / 1000:g} s"),
          ("no such table", "apply the schema: python -m scripts.migrate"),
          ("not a database", "the file is something else, or its first page is damaged"),
+         ("malformed", DAMAGED), ("codec can't decode", DAMAGED),
          ("connection", "is the server up, and does the URL name it?"))
 
 
@@ -44,7 +46,7 @@ def naming(url: str) -> Iterator[None]:
     """Turns the database's errors into one `LedgerError` that names the ledger, the cause and what to do."""
     try:
         yield
-    except (sa.exc.SQLAlchemyError, sqlite3.Error, psycopg.Error, OSError) as error:
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, psycopg.Error, OSError, UnicodeDecodeError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
         raise LedgerError(f"ledger {shown(url)}: {hinted(cause[0])}") from error
 

@@ -14,6 +14,7 @@ from store.copying import TRUTH, copy_ledger
 from store.database import connect, naming, reading, shown
 from store.ledger import ledger_url
 from store.verify import verify
+from store.witness import anchors_path
 
 PARTS = {"ledger": LEDGER, "state": STATE, "venue": VENUE, "models": MODELS}
 
@@ -31,6 +32,8 @@ def restore(settings: Settings, folder: Path, url: str = "", only: Collection[st
     targets = {"state": settings.folder("data") / STATE, "venue": venue_path(settings), "models": settings.folder("models")}
     for part in wanted:
         _empty(part, url) if part == "ledger" else _vacant(targets[part])
+    if "ledger" in wanted:
+        _vacant(anchors_path(settings))     # what it noted after the backup will not be so
     undo: list[Callable[[], object]] = []
     try:
         for part in ("models", "venue", "state"):

@@ -1,7 +1,7 @@
 """Keeps what people query up to date, and watches the outcomes. `python -m streams.supervisor`
 
-Its first form: it runs the projections behind the ledger, re-runs the desk's journal and compares every answer, and tells the
-outcomes; the rollout state machine moves in later.
+Its first form: it runs the projections behind the ledger, re-runs the desk's journal and compares every answer, notes the heads of
+the chains where the ledger is not, and tells the outcomes; the rollout state machine moves in later.
 """
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from store.audit import Auditor
 from store.exporter import Exporter
 from store.ledger import ledger_url
 from store.projections import Projector
+from store.witness import Witness, anchors_path
 from streams.codec import decode
 from streams.stage import Stateful
 from streams.topics import EXEC_OUTCOMES
@@ -48,7 +49,18 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
             if not compared:
                 await asyncio.sleep(EVERY_S)
 
-    worker.background += [project, audit]
+    async def witness() -> None:
+        kept = Witness(ledger_url(settings), anchors_path(settings))
+        while True:
+            noted, wrong = await asyncio.to_thread(kept.round)
+            for head in noted:
+                log.info("head %s", head)
+            if wrong:
+                exporter.inc(m.LEDGER_CONTRADICTED_TOTAL)
+                log.error("the ledger contradicts %s: %s; python -m scripts.verify_ledger", kept.path, "; ".join(wrong))
+            await asyncio.sleep(settings.ledger.anchor_s)
+
+    worker.background += [project, audit, witness]
     Stateful(worker, on_outcomes)
     return worker
 

@@ -156,7 +156,7 @@ def rewritten(row: dict, prev: bytes | None = None) -> None:
     row["hash"] = digest(row["prev_hash"], row["writer"], row["seq"], row["ts_ms"], row["kind"], row["blob"])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_single_change_is_found_and_its_place_is_named(data):
     tampering(data.draw, "sqlite")
@@ -230,7 +230,7 @@ def file() -> tuple[Path, bytes, Rows]:
     return path, path.read_bytes(), rows
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_byte_of_the_file_that_changes_on_the_disk_is_found_or_held_nothing_of_the_ledger(data):
     path, whole, rows = file()
