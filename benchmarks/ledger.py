@@ -1,12 +1,14 @@
-"""Measure the ledger: a commit, verifying, projecting and one order's story, at transactions of about 10 KB.
+"""Measure the ledger: a commit, verifying, projecting, one order's story, a backup, at transactions of about 10 KB.
 
   python -m benchmarks.ledger
+  python -m benchmarks.ledger --facts 5000000       (some 2 GB in the temporary folder; the market is not counted, each score is)
   python -m benchmarks.ledger --ledger postgresql+psycopg://sluice@db/bench --transactions 2000
 """
 import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from engine.facts import (
     ScoredBatch,
 )
 from engine.scoring.features import FEATURES, SCHEMA_HASH
+from store.copying import copy_ledger
 from store.ledger import Ledger
 from store.projections import Projector
 from store.verify import Tally, verify
@@ -40,6 +43,7 @@ from store.why import why
 T0 = 1_767_690_000_000
 BOOKS, SCORES = 200, 10     # in a transaction: a frame's books, and its candidates
 EVERY = 5                   # one order in so many transactions
+FACTS = 2 * SCORES + 3      # in a transaction, at the least
 
 
 def transaction(i: int, rng: np.random.Generator) -> tuple[list, list, str]:
@@ -73,7 +77,13 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - began
 
 
-def measure(url: str, transactions: int) -> None:
+def asked(url: str, orders: list[str], scan: bool = False) -> str:
+    """Median and most milliseconds to tell why these were sent."""
+    told = [1000 * timed(partial(why, url, order_id, scan))[1] for order_id in orders]
+    return f"p50 {np.median(told):,.1f} ms, most {max(told):,.1f} ms"
+
+
+def measure(url: str, transactions: int, folder: str) -> None:
     """Prints the figures of a new ledger at `url`."""
     rng = np.random.default_rng(7)
     took: list[float] = []
@@ -84,13 +94,13 @@ def measure(url: str, transactions: int) -> None:
             consumed, produced, order_id = transaction(i, rng)
             if order_id:
                 sent.append(order_id)
-            elif i % EVERY == 1:
+            elif i % EVERY == 1 and i > 1:      # of the first order the venue never says a word
                 consumed += [Report(sent[-1], "BTCUSDT", ACCEPTED, "", 0.0, 2 * i, T0),
                              Fill(f"f{i}", sent[-1], "BTCUSDT", (BUY, SELL)[i // EVERY % 2], 6e4, 0.01, 0.06, True, 2 * i + 1, T0)]
-            elif i % EVERY == 4:
+            elif i % EVERY == 4 and i > 4:
                 produced.append(Outcomes("BTCUSDT", "s1", [
                     Outcome(sent[-1], "BTCUSDT", BUY, "normal", "m", 0.8, 0.01, 6e4, 6e4, 0.0, 0.12, -0.12, "time", "paper", T0, T0)]))
-            facts += len(consumed) + len(produced) + 2 * SCORES
+            facts += len(consumed) + len(produced) + 2 * SCORES     # each score, and the answer to it
             marks = {("e", "md.frames", 0): i, ("e", "sig.scored", 0): i}
             began = time.perf_counter()
             ledger.commit(T0 + i, consumed, produced, marks)
@@ -106,13 +116,11 @@ def measure(url: str, transactions: int) -> None:
     done, projected = timed(projector.run_once)
     projector.close()
     print(f"project   {done / projected:,.0f} transactions/s, {done * SCORES / projected:,.0f} decisions/s")
-    asked = sent[::max(1, len(sent) // 20)]
-    told = []
-    for order_id in asked:
-        began = time.perf_counter()
-        why(url, order_id)
-        told.append(1000 * (time.perf_counter() - began))
-    print(f"why       p50 {np.median(told):.1f} ms, most {max(told):.1f} ms")
+    print(f"why       {asked(url, sent[1::max(1, len(sent) // 40)])}")
+    print(f"          {asked(url, sent[:1])} for the first order of all, which never ended")
+    print(f"          {asked(url, sent[:1], scan=True)} for the same by the chain alone")
+    heads, copied = timed(lambda: copy_ledger(url, f"sqlite:///{folder}/copy.db"))
+    print(f"backup    {heads['risk'][0] / copied:,.0f} records/s, {tally.size / copied / 1e6:,.0f} MB/s")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,9 +129,10 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ledger", help="the URL of an empty database; default: SQLite in a temporary folder")
     parser.add_argument("--transactions", type=int, default=10_000)
+    parser.add_argument("--facts", type=int, help="as many transactions as hold these facts")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        measure(args.ledger or f"sqlite:///{folder}/ledger.db", args.transactions)
+        measure(args.ledger or f"sqlite:///{folder}/ledger.db", -(-args.facts // FACTS) if args.facts else args.transactions, folder)
     return 0
 
 

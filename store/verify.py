@@ -15,6 +15,7 @@ from store.database import connect, naming, reading
 from store.ledger import GENESIS, digest, head_record, page_of, snapshot_digest
 
 BEFORE_ALL = -2**63
+LOOKED_UP = 500          # ids a query
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,21 @@ class _Chain:
         t = tables.order_index
         found = self.connection.execute(sa.select(t.c.order_id, t.c.seq).where(t.c.writer == self.writer, t.c.seq.between(first, last)))
         known = {row.order_id: row.seq for row in found}
+        yield from self.by_id(sent, known)
         for order_id, seq in sorted((known.items() | sent.items()) - (known.items() & sent.items()), key=lambda pair: pair[1]):
             yield self.fault(seq, f"{order_id} " + ("is in the ledger and not in the index" if order_id in sent and sent[order_id] == seq
                                                     else "is in the index and not in the ledger"), "order_index")
+
+    def by_id(self, sent: dict[str, int], known: dict[str, int]) -> Iterator[Fault]:
+        """Are they found by their ids too? The way by the place is another tree on the disk, and either may be damaged alone."""
+        t, ids = tables.order_index, list(sent)
+        for i in range(0, len(ids), LOOKED_UP):
+            rows = self.connection.execute(sa.select(t).where(t.c.order_id.in_(ids[i:i + LOOKED_UP])))
+            found = {row.order_id: (row.writer, row.seq) for row in rows}
+            for order_id in ids[i:i + LOOKED_UP]:
+                if order_id in known and found.get(order_id) != (self.writer, known[order_id]):
+                    yield self.fault(sent[order_id], f"{order_id} is in the index by its place and not by its id: the file is damaged",
+                                     "order_index")
 
     def end(self, after: int) -> Iterator[Fault]:
         """Is the last row the last that was written?"""

@@ -10,6 +10,7 @@ from engine.execution.floor import Floor
 from engine.execution.matching import Matching
 from engine.facts import Approved, Cancel, Dropped, Fill, Fills, Frame, Order, Outcome, Report, Reports, ScoredBatch
 from engine.telemetry import Telemetry
+from store.copying import copy_ledger
 from store.ledger import Ledger
 from streams.codec import decode, encode
 from streams.host import DeskHost
@@ -154,6 +155,26 @@ def test_a_host_that_dies_between_records_goes_on_with_the_same_decisions(tmp_pa
             street.start()
             lives += 1
     assert lives == 8
+    assert street.said == expected[:len(street.said)]
+    assert len(expected) - len(street.said) < 5
+    street.ledger.close()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_desk_put_back_from_an_older_backup_decides_the_same_again(tmp_path, expected, seed):
+    """The broker's log is still there and the venue has gone on: what was decided since is decided again, under the same ids."""
+    street, backup = Street(f"sqlite:///{tmp_path}/ledger.db", FRAMES, seed), f"sqlite:///{tmp_path}/backup.db"
+    for step in range(160):
+        assert street.step()
+        if step == 90:
+            copy_ledger(street.url, backup)
+            said_then = len(street.said)
+    assert len(street.said) > said_then + 20
+    street.ledger.close()
+    street.url, street.said = backup, street.said[:said_then]
+    street.start()
+    while street.step():
+        pass
     assert street.said == expected[:len(street.said)]
     assert len(expected) - len(street.said) < 5
     street.ledger.close()

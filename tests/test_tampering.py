@@ -251,6 +251,19 @@ def test_a_byte_of_the_file_that_changes_on_the_disk_is_found_or_held_nothing_of
                 assert [dict(r._mapping) for r in connection.execute(sa.select(table).order_by(*table.primary_key))] == rows[table.name]
 
 
+def test_each_place_of_an_order_id_in_the_file_is_under_guard():
+    """The index of orders is two trees on the disk, by id and by place: damage to either is named."""
+    path, whole, _ = file()
+    order_id = entry(9).id.encode()
+    places = [at for at in range(len(whole)) if whole.startswith(order_id, at)]
+    assert len(places) == 4        # twice in the ledger's row, once in each tree
+    for at in places:
+        damaged = path.with_name("damaged.db")
+        damaged.write_bytes(whole[:at + 5] + b"?" + whole[at + 6:])
+        faults = list(verify(f"sqlite:///{damaged}"))
+        assert ("risk", 10) in {(f.writer, f.seq) for f in faults}
+
+
 def test_a_head_record_that_is_no_record_is_a_fault_and_no_crash():
     _, rows = ledger("sqlite")
     for value in ("", " ", "twelve", "12", "-1 zz", "é 00"):
