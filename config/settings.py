@@ -102,7 +102,6 @@ class Monitoring(Struct, frozen=True):
     stale_ms: e.Many
     max_lag_records: e.Many
     clock_skew_ms: e.Many
-    max_unreconciled_ms: e.Many
     max_outbox_records: e.Many
     runbook_url: str
 

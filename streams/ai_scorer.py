@@ -97,9 +97,9 @@ class Ahead:
         return batch, self.score(batch.items)
 
 
-def make(settings: Settings, exporter: Exporter) -> Worker:
-    """The service's worker."""
-    worker = Worker("ai_scorer", settings, exporter, [SIG_CANDIDATES])
+def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) -> Worker:
+    """The service's worker; `made` is what carries its records."""
+    worker = made("ai_scorer", settings, exporter, [SIG_CANDIDATES])
     scoring = Scoring(settings)
     active, shadow = scoring.active, scoring.shadow
     assert active is not None

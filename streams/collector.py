@@ -207,10 +207,10 @@ class Collector:
         await self.write_archives(closing=True)
 
 
-def make(settings: Settings, exporter: Exporter) -> Worker:
-    """The service's worker."""
+def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) -> Worker:
+    """The service's worker; `made` is what carries its records."""
     venue_of(settings)
-    worker = Worker("collector", settings, exporter, [])
+    worker = made("collector", settings, exporter, [])
     collector = Collector(worker, settings, exporter)
     worker.background += [collector.feed, collector.close_frames, collector.beat]
     worker.on_close.append(collector.close)

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from config import settings as config
@@ -22,7 +22,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.execution.floor import Floor
 from engine.execution.matching import Matching
-from engine.facts import Fill, Frame, Report, Standing, cut
+from engine.facts import Fill, Frame, Report, cut
 from engine.market.simulator import Simulator
 from store import archive, bus, disk, importers
 from store.archive import ArchiveError
@@ -31,7 +31,7 @@ from store.venue_journal import JournalError, VenueJournal
 from streams.relay import Relay, Relayed
 from streams.stopping import Stop
 from streams.topics import MD_FRAMES, named
-from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Subscribe, TakeBack
+from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
 from streams.venues.wire import message, packed
 from streams.worker import setup_logging
 
@@ -160,7 +160,7 @@ class Exchange:
             if ended:
                 self.keep(symbol, ended)
         self.feeds: dict[asyncio.StreamWriter, dict[str, int]] = {}
-        self.traders: set[asyncio.StreamWriter] = set()
+        self.traders: dict[asyncio.StreamWriter, None] = {}      # in the order in which they came
         self.base: tuple[float, int] | None = None
         self.over = asyncio.Event()
         self.failure: JournalError | None = None
@@ -294,7 +294,7 @@ class Exchange:
             self.wake.set()
         finally:
             self.feeds.pop(writer, None)
-            self.traders.discard(writer)
+            self.traders.pop(writer, None)
             writer.close()
 
     def request(self, request, writer: asyncio.StreamWriter) -> None:
@@ -312,32 +312,14 @@ class Exchange:
         elif isinstance(request, Subscribe):
             self.subscribe(request, writer)
         elif isinstance(request, Resume):
-            self.traders.add(writer)
+            self.traders[writer] = None
             for symbol, pit in self.pits.items():
                 missed = list(self.journal.after(symbol, request.after.get(symbol, 0)))
                 writer.write(packed(Happened(symbol, self.session, pit.floor.known_ms, pit.floor.told, missed, self.markets())))
         elif isinstance(request, Ask):
-            writer.write(packed(self.standing(request.symbol, request.orders)))
-
-    def standing(self, symbol: str, asked: Sequence[str]) -> Standing:
-        """What stands of a symbol; nothing of one that is not traded here."""
-        pit = self.pits.get(symbol)
-        if pit is None:
-            return Standing(symbol, self.journal.id, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, dict.fromkeys(asked, ""))
-        floor, matching = pit.floor, pit.floor.matching
-        resting = {o.order_id: o.qty - o.filled for o in matching.open_orders()}
-        return Standing(
-            symbol,
-            self.journal.id,
-            matching.seq,
-            floor.known_ms,
-            matching.position * matching.instrument.lot,
-            floor.holding.average,
-            floor.holding.realized_usd,
-            floor.holding.fees_usd,
-            resting,
-            {order_id: matching.status(order_id) for order_id in asked},
-        )
+            orders = {o.order_id: o.qty - o.filled for p in self.pits.values() for o in p.floor.matching.open_orders()}
+            positions = {s: p.floor.matching.position * self.settings.instrument(s).lot for s, p in self.pits.items()}
+            writer.write(packed(Standing(orders, positions)))
 
     def order(self, symbol: str, act: Callable[[Floor], None]) -> None:
         """An order or cancel: taken, written down, worked."""
@@ -361,6 +343,10 @@ class Exchange:
             if self.pits[symbol].source.ended:
                 writer.write(packed(Ended(symbol)))
 
+    def through(self, pit: Pit) -> bool:
+        """All of its market is worked, and a desk that paces it has thought about its last event."""
+        return not pit.floor.frames and (not self.lockstep or pit.floor.promise_ms >= pit.last_ms)
+
     async def run(self) -> None:
         """Serves until stopped, or until a recording is played and worked to its end."""
         server = await asyncio.start_server(self.client, self.x.host, self.x.port, limit=1 << 20)
@@ -377,7 +363,7 @@ class Exchange:
                         self.keep(symbol)
                 if all(p.source.ended for p in self.pits.values()):
                     quiet += 1
-                    if (all(not p.floor.frames for p in self.pits.values()) and quiet * 0.05 > 2) or quiet * 0.05 > 60:
+                    if (all(map(self.through, self.pits.values())) and quiet * 0.05 > 2) or quiet * 0.05 > 60:
                         log.info("the market is over")
                         self.journal.end(self.session)
                         break

@@ -12,7 +12,6 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.desk import Desk
 from engine.facts import (
-    RELEASE,
     UNKNOWN,
     Approved,
     Cancel,
@@ -29,7 +28,6 @@ from engine.facts import (
     Report,
     Reports,
     ScoredBatch,
-    Standing,
     Tick,
     cut,
     market_of,
@@ -37,7 +35,6 @@ from engine.facts import (
 from engine.lane import FOREVER, Lane
 from engine.telemetry import Telemetry
 from store.ledger import Ledger
-from streams.reconcile import Books, Reconciler
 
 Place = tuple[str, int, int]  # topic, partition, offset
 
@@ -49,7 +46,6 @@ class HostState(msgspec.Struct):
     market: dict[str, tuple[str, int]]
     scored: dict[str, tuple[str, int]]
     heard: dict[str, int]
-    books: dict[str, Books] = {}
 
 
 class Road:
@@ -100,14 +96,12 @@ class DeskHost:
         self.roads: dict[str, Road] = {}
         self.markets: dict[str, dict[str, int]] = {}  # a session's symbols, with the last event's time where one is over
         self.open = Open()
-        self.reconciler = Reconciler(settings, self.desk, telemetry.meter, lockstep)
         self.commits = 0
         self.kept, blob, tail = ledger.restore()
         if blob:
             state = msgspec.msgpack.decode(blob, type=HostState)
             self.desk.restore(state.desk)
             self.market, self.scored, self.heard = state.market, state.scored, state.heard
-            self.reconciler.books = state.books
         self.refolded = 0
         for entry in tail:
             for fact in entry.consumed:
@@ -129,9 +123,6 @@ class DeskHost:
             )
         elif isinstance(fact, (Report, Fill)) and fact.seq:
             self.heard[fact.symbol] = max(self.heard.get(fact.symbol, 0), fact.seq)
-            self.reconciler.numbered(fact.symbol, fact.seq)
-        elif isinstance(fact, Control) and fact.kind == RELEASE:
-            self.reconciler.accept()
 
     # records in
 
@@ -148,11 +139,7 @@ class DeskHost:
             self._feed(record, consumed, outs)
             self.open.done(place)
         else:
-            if isinstance(record, Standing):
-                self.reconciler.offer(record)
             self.open.done(place)
-        if kill := self.reconciler.halt():
-            self._feed(kill, consumed, outs)
         return consumed, outs
 
     def _feed(self, fact, consumed: list, outs: list) -> None:
@@ -213,7 +200,8 @@ class DeskHost:
         road.records.append((max((i.seq for i in record.items), default=0), place))
         if isinstance(record, Reports):
             self.markets[record.session] = record.markets
-            road.upto = max(road.upto, (record.upto_ms, record.upto_seq))
+            # apart: a venue that died works the last stretch again, and may number a repeated request in what it had told as quiet
+            road.upto = max(road.upto[0], record.upto_ms), max(road.upto[1], record.upto_seq)
         told = road.lane.inbox[-1].seq if road.lane.inbox else max(heard, road.lane.seen)
         upto_ms, upto_seq = road.upto
         if all(seq in road.early for seq in range(told + 1, upto_seq + 1)):
@@ -325,14 +313,13 @@ class DeskHost:
         self.open.marks.clear()
         seq = self.ledger.commit(self.desk.state.now_ms, consumed, produced, marks)
         self.commits += 1
-        released = any(isinstance(fact, Control) and fact.kind == RELEASE for fact in consumed)    # it accepts what no journal has
-        if released or seq - self.kept >= self.settings.ledger.snapshot_every:     # counted in the chain: a short life adds to the last
+        if seq - self.kept >= self.settings.ledger.snapshot_every:     # counted in the chain: a life that is cut short adds to the last
             self.snapshot(seq)
         self.telemetry.meter.inc(m.LEDGER_TRANSACTIONS_TOTAL, writer="risk")
         return seq
 
     def snapshot(self, seq: int) -> None:
         """Bounds the next start."""
-        state = HostState(self.desk.snapshot(), self.market, self.scored, self.heard, self.reconciler.books)
+        state = HostState(self.desk.snapshot(), self.market, self.scored, self.heard)
         self.ledger.snapshot(seq, self.desk.state.now_ms, msgspec.msgpack.encode(state))
         self.kept = seq

@@ -118,7 +118,6 @@ class Risk:
             await asyncio.sleep(1.0)
             desk = self.host.desk
             self.telemetry.stands(desk.portfolio, desk.state.halted or self.stuck)
-            self.exporter.set(m.UNRECONCILED_MS, self.host.reconciler.age_ms)
             await self.acknowledge()
             quiet_ms = (time.monotonic() - self.heard_at) * 1000
             if self.ticks and quiet_ms > QUIET_MS and desk.portfolio.entries:
@@ -138,9 +137,9 @@ class Risk:
             self.ledger.close()
 
 
-def make(settings: Settings, exporter: Exporter) -> Worker:
-    """The service's worker."""
-    worker = Worker("risk", settings, exporter, [MD_FRAMES, SIG_SCORED, EXEC_REPORTS, EXEC_FILLS, CONTROL_EVENTS])
+def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) -> Worker:
+    """The service's worker; `made` is what carries its records."""
+    worker = made("risk", settings, exporter, [MD_FRAMES, SIG_SCORED, EXEC_REPORTS, EXEC_FILLS, CONTROL_EVENTS])
     stage = Risk(worker, settings, exporter, settings.lockstep)
     worker.stage = stage
     worker.on_open.append(stage.republish)

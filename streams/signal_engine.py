@@ -59,9 +59,9 @@ class Engines:
                 self.engines[symbol] = self.fresh(symbol)
 
 
-def make(settings: Settings, exporter: Exporter) -> Worker:
-    """The service's worker."""
-    worker = Worker("signal_engine", settings, exporter, [MD_FRAMES])
+def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) -> Worker:
+    """The service's worker; `made` is what carries its records."""
+    worker = made("signal_engine", settings, exporter, [MD_FRAMES])
     engines = Engines(settings)
 
     async def on_frame(record) -> None:

@@ -28,6 +28,7 @@ from engine import metrics as m
 from store import bus, disk
 from store.database import LedgerError
 from store.exporter import Exporter
+from streams.seek import start_of
 from streams.stopping import Stop
 from streams.topics import TOPICS, Topic, named
 
@@ -170,17 +171,16 @@ def source_of(worker: Worker) -> type[Service]:
             self.reader.assign(list(spans))
             marks = worker.stage.marks()
             for tp, (first, last) in spans.items():
-                known = marks.get((worker.epochs[tp.topic], tp.topic, tp.partition))
-                if known is None and any((t, p) == (tp.topic, tp.partition) for _, t, p in marks):
+                start = start_of(marks, worker.epochs[tp.topic], tp.topic, tp.partition, first, last)
+                if start.another:
                     worker.exporter.inc(m.LOG_EPOCH_CHANGES_TOTAL, service=worker.name)
                     log.warning("%s: %s is another log than before: read from its start", worker.name, tp.topic)
-                due = first if known is None else known + 1
-                if not first <= due <= last:
-                    worker.exporter.inc(m.LOG_HOLES_TOTAL, abs(first - due) or 1, service=worker.name)
-                    log.error("%s: %s/%s: record %s was due, the log has %s to %s", worker.name, tp.topic, tp.partition, due, first, last)
-                    due = first if due < first else last
-                self.reader.seek(tp, due)
-                worker.done[tp] = due
+                if start.missing:
+                    worker.exporter.inc(m.LOG_HOLES_TOTAL, start.missing, service=worker.name)
+                    log.error("%s: %s/%s: %d records between our mark and the log are gone: read from %d, the log has %s to %s",
+                              worker.name, tp.topic, tp.partition, start.missing, start.due, first, last)
+                self.reader.seek(tp, start.due)
+                worker.done[tp] = start.due
             self.ends, self.began = {tp: last for tp, (_, last) in spans.items()}, time.monotonic()
             lags = self.lags(self.ends)
             self.behind = sum(lags.values())

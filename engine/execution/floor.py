@@ -10,7 +10,6 @@ import msgspec
 
 from engine.execution.matching import Matching
 from engine.facts import Cancel, Fill, Frame, Order, Report
-from engine.holding import Holding
 
 
 class Saved(msgspec.Struct):
@@ -22,7 +21,6 @@ class Saved(msgspec.Struct):
     promise_ms: int
     seen: int
     unseen: list[tuple[int, int]]
-    holding: Holding = msgspec.field(default_factory=Holding)
 
 
 class Floor:
@@ -38,7 +36,6 @@ class Floor:
         self.seen = 0
         self.told = 0                    # the last venue number given out
         self.unseen: deque[tuple[int, int]] = deque()   # (number, time) told and not answered
-        self.holding = Holding()
 
     def publish(self, frame: Frame) -> None:
         """The next frame of the market; one that was worked already (after a restart) is dropped."""
@@ -102,8 +99,6 @@ class Floor:
         for one in happened:
             self.unseen.append((one.seq, one.ts_ms))
             self.told = one.seq
-            if isinstance(one, Fill):
-                self.holding.take(one)
 
     def renew(self, fresh: Matching, session: str) -> list[Report | Fill]:
         """Another run of the market begins: what rests is taken back, the position stays."""
@@ -119,8 +114,7 @@ class Floor:
 
     def save(self) -> Saved:
         """What a restart needs; the market itself is made or read again from `next_seq`."""
-        return Saved(self.matching.snapshot(), self.session, self.next_seq, self.known_ms, self.promise_ms, self.seen, list(self.unseen),
-                     self.holding)
+        return Saved(self.matching.snapshot(), self.session, self.next_seq, self.known_ms, self.promise_ms, self.seen, list(self.unseen))
 
     def load(self, saved: Saved) -> None:
         """Continues where a saved floor stood."""
@@ -128,4 +122,3 @@ class Floor:
         self.session, self.next_seq, self.known_ms = saved.session, saved.next_seq, saved.known_ms
         self.promise_ms, self.seen, self.unseen = saved.promise_ms, saved.seen, deque(saved.unseen)
         self.told = self.unseen[-1][0] if self.unseen else self.seen
-        self.holding = msgspec.structs.replace(saved.holding)

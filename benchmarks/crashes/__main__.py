@@ -1,0 +1,5 @@
+"""`python -m benchmarks.crashes`"""
+from benchmarks.crashes import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""The campaign as a command: both parts, progress on the way, a table at the end."""
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import benchmarks.crashes as crashes
+from benchmarks.crashes.points import EMPTY, SINGLE, UNPACED, Case, Ground, Result, all_of, base, cases, run
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def unlike(result: Result, said: dict[str, list[bytes]]) -> bool:
+    """At a paced market with its logs every decision is that of the undisturbed run."""
+    return result.case.way not in (UNPACED, EMPTY) and result.said != said
+
+
+def in_process(ground: Ground, points: int, seed: int, jobs: int) -> int:
+    """Part one; how many runs were faulty."""
+    logging.disable(logging.CRITICAL)
+    undisturbed, wanted = base(ground)
+    unpaced, _ = base(ground, "1")
+    work = list(cases(undisturbed.trace, unpaced.edges, points, seed))
+    say(f"undisturbed: {undisturbed.edges:,} edges of {len(set(undisturbed.trace))} kinds, {wanted.facts:,} facts, {wanted.orders} orders, "
+        f"{wanted.fills} fills{'; FAULTS ' + '; '.join(wanted.faults) if wanted.faults else ''}; {len(work)} runs")
+    rows: dict[str, Counter[str]] = {}
+    deaths: Counter[str] = Counter()
+    began, bad = time.monotonic(), len(wanted.faults)
+    for n, result in enumerate(all_of(ground, work, jobs), 1):
+        row = rows.setdefault(result.case.way, Counter())
+        different = unlike(result, wanted.said)
+        row.update(runs=1, deaths=len(result.kills), lost=result.lost, doubled=result.doubled, gaps=result.gaps, wrong=result.wrong,
+                   different=different)
+        deaths.update(who for _, who, _ in result.kills)
+        if result.faults or different:
+            bad += 1
+            c = result.case
+            say(f"FAULT --case '{c.way}' {c.seed} {c.edge or c.edges}: {'decides otherwise; ' * different}{'; '.join(result.faults[:3])}\n"
+                f"      {'; '.join(f'{who} at {edge} ({where})' for edge, who, where in result.kills[:6])}")
+        if n % 50 == 0:
+            say(f"{n}/{len(work)} runs, {sum(deaths.values())} deaths, {bad} faulty, {time.monotonic() - began:.0f} s")
+    table(rows, deaths)
+    return bad
+
+
+def table(rows: dict[str, Counter[str]], deaths: Counter[str]) -> None:
+    """The figures of part one."""
+    columns = ("runs", "deaths", "lost", "doubled", "gaps", "wrong", "different")
+    print(f"{'in one process':<22}" + "".join(f"{c:>10}" for c in columns))
+    for way, row in rows.items():
+        print(f"{way:<22}" + "".join(f"{row[c]:>10,}" for c in columns))
+    print(f"{'in all':<22}" + "".join(f"{sum(r[c] for r in rows.values()):>10,}" for c in columns))
+    print("who died: " + ", ".join(f"{who} {n:,}" for who, n in deaths.most_common()), flush=True)
+
+
+def again(ground: Ground, case: Case) -> int:
+    """One case with everything that its services say."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    result = run(ground, case)
+    print("\n".join(f"{who} died at edge {edge}: {where}" for edge, who, where in result.kills))
+    print("\n".join(result.faults) or "nothing lost, nothing twice")
+    return 1 if result.faults else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.crashes", description=crashes.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=1000, help="deaths in one process, about (default 1000; 0: none)")
+    parser.add_argument("--seed", type=int, default=1, help="of everything that is left to chance (default 1)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes for the first part (default 2)")
+    parser.add_argument("--symbols", default="BTCUSDT", help="of the small market, by comma (default BTCUSDT)")
+    parser.add_argument("--seconds", type=float, default=45.0, help="how long the small market is (default 45)")
+    parser.add_argument("--case", nargs=3, metavar=("WAY", "SEED", "EDGE"), help="one run again, as a fault names it")
+    args = parser.parse_args(argv)
+    folder = Path(tempfile.mkdtemp(prefix="sluice-crashes-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    try:
+        ground = Ground(folder, tuple(args.symbols.split(",")), args.seconds).make()
+        if args.case:
+            way, seed, edge = args.case[0], int(args.case[1]), int(args.case[2])
+            return again(ground, Case(way, seed, edge, edge) if way != SINGLE else Case(way, seed, edge))
+        bad = in_process(ground, args.points, args.seed, args.jobs) if args.points else 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if bad else 0

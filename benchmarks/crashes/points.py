@@ -1,0 +1,169 @@
+"""The in-process part: which edges are tried, one run each or several deaths a run, and what came of it."""
+import logging
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.crashes import market
+from benchmarks.crashes.town import SERVICES, Plan, Town
+from benchmarks.crashes.verdict import Verdict, judge
+from benchmarks.crashes.virtual import Stalled
+from config.settings import Settings, load
+from streams.codec import decode
+from streams.topics import EXEC_OUTCOMES, SIG_APPROVED, SIG_DROPPED, named
+
+SINGLE, TOGETHER, SEQUENCE, UNPACED, EMPTY = "one death a run", "several at once", "sequences", "sequences, unpaced", "broker back empty"
+DEATHS = 6               # in a sequence, on average
+SNAPSHOT_EVERY = 40
+SAVE_EVERY_S = 0.05
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where runs are played: a recording, a model, and how much of a market it is."""
+    folder: Path
+    symbols: tuple[str, ...] = ("BTCUSDT",)
+    seconds: float = 45.0
+    seed: int = 11
+
+    def make(self) -> "Ground":
+        """The recording and the model, on disk."""
+        market.recording(self.folder / "recording", load(env={}), list(self.symbols), self.seconds, self.seed)
+        market.model(self.folder / "models")
+        return self
+
+    def settings(self, speed: str = "max") -> Settings:
+        """Settings under which a run plays it."""
+        s = load(env=market.EAGER | {"SLUICE_FRAME_EVENTS": "48", "SLUICE_MARKET": "recording", "RECORDING": str(self.folder / "recording"),
+                                     "SPEED": speed, "SLUICE_MODELS": str(self.folder / "models")})
+        return msgspec.structs.replace(s, ledger=msgspec.structs.replace(s.ledger, snapshot_every=SNAPSHOT_EVERY))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: in which way somebody dies, and the seed of all that is left to chance; `edge` where there is just one."""
+    way: str
+    seed: int
+    edge: int = 0
+    edges: int = 0
+
+    def plan(self) -> Plan:
+        """Who dies at which edge."""
+        rng = random.Random(self.seed)
+        if self.way == SINGLE:
+            return lambda n, who, kind: (who,) if n == self.edge else ()
+        if self.way == TOGETHER:
+            others = rng.sample(SERVICES, rng.randint(2, len(SERVICES)))
+            return lambda n, who, kind: tuple(dict.fromkeys((*others, who))) if n == self.edge else ()
+        if self.way == EMPTY:
+            return lambda n, who, kind: ("broker-empty",) if n == self.edge else ()
+
+        def several(n: int, who: str, kind: str) -> Sequence[str]:
+            if rng.random() >= DEATHS / self.edges:
+                return ()
+            return (who,) if rng.random() < 0.6 else rng.sample((*SERVICES, "broker"), rng.randint(1, 3))
+        return several
+
+
+@dataclass
+class Result:
+    """What became of a run."""
+    case: Case
+    kills: list[tuple[int, str, str]]
+    faults: list[str]
+    lost: int = 0
+    doubled: int = 0
+    gaps: int = 0
+    wrong: int = 0
+    said: dict[str, list[bytes]] = field(default_factory=dict)
+    ended: int = 0
+
+
+def play(ground: Ground, settings: Settings, folder: Path, plan: Plan | None, seed: int, repeats: float = 0.0) -> tuple[Town, Verdict]:
+    """One town from beginning to end, and the verdict on what it left."""
+    town = Town(folder, settings, seed, plan, repeats, save_every_s=SAVE_EVERY_S)
+    stalled = ""
+    try:
+        town.run()
+    except Stalled as error:
+        stalled = str(error)
+    topics = [named(t, settings) for t in (SIG_APPROVED, SIG_DROPPED, EXEC_OUTCOMES)]
+    whole = [decode(r.value) for t in topics for r in town.logs.topics[t]] if town.logs.number == 1 else None
+    verdict = judge(settings, f"sqlite:///{town.folders['risk']}/ledger.db", town.folders["exchange"] / "exchange.db", whole)
+    if stalled:
+        verdict.wrong.append(f"stalled: {stalled}")
+    return town, verdict
+
+
+def run(ground: Ground, case: Case) -> Result:
+    """The case in a folder of its own, which is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="town-", dir=ground.folder))
+    try:
+        paced = case.way != UNPACED
+        town, v = play(ground, ground.settings("max" if paced else "1"), folder, case.plan(), case.seed,
+                       0.01 if case.way in (SEQUENCE, UNPACED) else 0.0)
+        return Result(case, town.kills, v.faults, len(v.lost), len(v.doubled), len(v.gaps), len(v.wrong), v.said, len(town.ends))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def base(ground: Ground, speed: str = "max") -> tuple[Town, Verdict]:
+    """The run in which nobody dies; its edges are what there is to try."""
+    folder = Path(tempfile.mkdtemp(prefix="town-", dir=ground.folder))
+    try:
+        return play(ground, ground.settings(speed), folder, None, 0)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def spread(trace: Sequence[tuple[str, str]], points: int, rng: random.Random) -> list[int]:
+    """Edge numbers over all kinds of edges of all services: every kind at least once, then in turn, none twice."""
+    by_kind: dict[tuple[str, str], list[int]] = {}
+    for n, kind in enumerate(trace, 1):
+        by_kind.setdefault(kind, []).append(n)
+    for places in by_kind.values():
+        rng.shuffle(places)
+    chosen: list[int] = []
+    while len(chosen) < points and any(by_kind.values()):
+        for places in by_kind.values():
+            if places and len(chosen) < points:
+                chosen.append(places.pop())
+    return chosen
+
+
+def cases(trace: Sequence[tuple[str, str]], unpaced_edges: int, points: int, seed: int) -> Iterator[Case]:
+    """The campaign: of `points` runs-and-deaths some seven tenths alone, the others together, in sequences, unpaced, and with the
+    broker's log gone."""
+    rng, edges = random.Random(seed), len(trace)
+    for i, edge in enumerate(spread(trace, points * 7 // 10, rng)):
+        yield Case(SINGLE, seed * 100_000 + i, edge)
+    for i in range(points // 10):
+        yield Case(TOGETHER, seed * 100_000 + 20_000 + i, rng.randrange(1, edges + 1))
+    for i in range(max(1, points // 50)):
+        yield Case(SEQUENCE, seed * 100_000 + 40_000 + i, edges=edges)
+    for i in range(max(1, points // 200)):
+        yield Case(UNPACED, seed * 100_000 + 60_000 + i, edges=unpaced_edges)
+    for i in range(max(1, points // 40)):
+        yield Case(EMPTY, seed * 100_000 + 80_000 + i, rng.randrange(1, edges + 1))
+
+
+def _run(pair: tuple[Ground, Case]) -> Result:
+    logging.disable(logging.CRITICAL)
+    return run(*pair)
+
+
+def all_of(ground: Ground, work: Sequence[Case], jobs: int) -> Iterator[Result]:
+    """Every case, in `jobs` processes."""
+    if jobs == 1:
+        yield from map(_run, ((ground, case) for case in work))
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_run, ((ground, case) for case in work), chunksize=4)
+
