@@ -192,10 +192,12 @@ def test_a_killed_writer_loses_nothing_that_it_reported(url):
 class Crashes(RuleBasedStateMachine):
     """Commits, acknowledgements, snapshots and crashes in any order, beside a model of plain lists."""
 
+    backend = "sqlite"
+
     def __init__(self):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.url = f"sqlite:///{self.folder.name}/ledger.db"
+        self.url = fresh(self.backend, Path(self.folder.name))
         self.ledger = Ledger(self.url, "risk")
         self.written: list[tuple] = []
         self.marks: dict = {}
@@ -249,6 +251,16 @@ class Crashes(RuleBasedStateMachine):
 
 Crashes.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
 TestCrashes = Crashes.TestCase
+
+
+class CrashesOnPostgres(Crashes):
+    """The same beside the same model."""
+    backend = "postgresql"
+
+
+CrashesOnPostgres.TestCase.settings = settings(max_examples=3, stateful_step_count=12, deadline=None,
+                                               suppress_health_check=list(HealthCheck))
+TestCrashesOnPostgres = pytest.mark.postgres(CrashesOnPostgres.TestCase)
 
 
 # nothing changes unnoticed

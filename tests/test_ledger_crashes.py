@@ -8,6 +8,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from store.database import LedgerError, connect
 from store.ledger import Ledger
 from store.verify import verify
-from tests.ledgers import BACKENDS, T0, entry, fresh, market, said
+from tests.ledgers import BACKENDS, T0, entry, fresh, market, said, server
 
 MARK = ("e", "t", 0)
 TABLES = ("ledger", "order_index", "marks", "meta")
@@ -165,6 +166,41 @@ def test_killed_at_random_moments_a_writer_leaves_what_it_reported_and_at_most_o
             kept, _, tail = ledger.restore()
             assert [e.seq for e in tail] == list(range(kept + 1, seq + 1))
     assert seq > 2 * KILLS
+    assert list(verify(url)) == []
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("synchronous", ("FULL", "NORMAL"))
+def test_a_database_server_that_is_killed_leaves_a_whole_chain_and_with_full_all_of_it(tmp_path, synchronous):
+    url, postgres = fresh("postgresql", tmp_path), server()
+    heard, say = os.pipe()
+    child = os.fork()
+    if child == 0:       # ends by the error that the lost server is
+        try:
+            os.close(heard)
+            with Ledger(url, "risk", synchronous) as ledger:
+                while True:
+                    os.write(say, b"%d\n" % step(ledger, 3000))
+        finally:
+            os._exit(1)
+    os.close(say)
+    with os.fdopen(heard, "rb", 0) as pipe:
+        for _ in range(40):
+            pipe.readline()
+        postmaster = psutil.Process(postgres.get_pid())
+        for process in (postmaster, *postmaster.children(recursive=True)):
+            process.kill()
+        lines = pipe.readlines()
+    os.waitpid(child, 0)
+    reported = int(lines[-1]) if lines else 40
+    for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):       # the pid lives on as long as nobody has reaped it
+        (postgres.pgdata / name).unlink(missing_ok=True)
+    postgres.ensure_postgres_running()
+    with Ledger(url, "risk") as ledger:
+        seq = ledger.head()[0]
+        assert seq <= reported + 1 and (seq >= reported or synchronous == "NORMAL")
+        whole(ledger, seq)
+        assert step(ledger) == seq + 1
     assert list(verify(url)) == []
 
 
