@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from config.settings import Settings
 from engine.metrics import (
+    ARCHIVE_LOST_TOTAL,
+    CLOCK_JUMPS_TOTAL,
     CONSUMER_LAG_RECORDS,
+    DISK_USED_PERCENT,
     HALTED,
     LEDGER_CONTRADICTED_TOTAL,
     LEDGER_OUTBOX,
@@ -100,6 +103,13 @@ def catalogue(settings: Settings) -> tuple[Alert, ...]:
               "{{ $value }} records stand in the ledger and the broker has not acknowledged them "
               f"(limit {limits.max_outbox_records}).",
               LEDGER_OUTBOX, LEDGER_OUTBOX(), 0, limits.max_outbox_records + 1, limits.max_outbox_records),
+        Alert("DiskFull", CRITICAL, f"max({DISK_USED_PERCENT}) > {limits.max_disk_percent:g}", "1m",
+              "{{ $value | printf \"%.0f\" }} % of the data folder's disk are taken "
+              f"(limit {limits.max_disk_percent:g}): the desk stops when it is full.",
+              DISK_USED_PERCENT, DISK_USED_PERCENT(), 50, limits.max_disk_percent + 1, limits.max_disk_percent),
+        counted("ArchiveLost", WARNING, ARCHIVE_LOST_TOTAL, "symbol", "10m",
+                "{{ $labels.symbol }}: market events could not be archived.", symbol=symbol),
+        counted("ClockJumped", WARNING, CLOCK_JUMPS_TOTAL, "", "10m", "The machine's clock was set by more than a second."),
         counted("LiveReplayDiff", CRITICAL, LIVE_REPLAY_DIFF_TOTAL, "", "1h",
                 "A re-run of the journal decides otherwise than the live desk did."),
         counted("LedgerContradicted", CRITICAL, LEDGER_CONTRADICTED_TOTAL, "", "1h",

@@ -103,6 +103,7 @@ class Monitoring(Struct, frozen=True):
     max_lag_records: e.Many
     clock_skew_ms: e.Many
     max_outbox_records: e.Many
+    max_disk_percent: typing.Annotated[float, Meta(gt=0, le=100)]
     runbook_url: str
 
 

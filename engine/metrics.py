@@ -79,6 +79,9 @@ STAGE_LATENCY_MS = histogram("stage_latency_ms", "Ingress of a frame to the end 
 STAGE_ERRORS_TOTAL = counter("stage_errors_total", "Records that failed twice and were booked as errors", service=STAGES)
 LOG_EPOCH_CHANGES_TOTAL = counter("log_epoch_changes_total", "A topic came back as another log", service=STAGES)
 LOG_HOLES_TOTAL = counter("log_holes_total", "Records missing between our mark and the log", service=STAGES)
+CLOCK_JUMPS_TOTAL = counter("clock_jumps_total", "Times that the machine's clock was set by more than a second")
+DISK_USED_PERCENT = gauge("disk_used_percent", "Share of the data folder's disk that is taken")
+ARCHIVE_LOST_TOTAL = counter("archive_lost_total", "Market events that could not be written to the archive", symbol=SYMBOL)
 SERVICE_READY = gauge("service_ready", "1 when the service has caught up with its topics", service=SERVICES)
 
 # signals and scores

@@ -21,6 +21,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from config import settings as config
+from store import disk
 from store.archive import ArchiveError
 from store.dataset import DatasetError
 from store.export import ExportError
@@ -57,6 +58,7 @@ def report(got: Trained) -> str:
     return "\n".join([*lines, *([got.promoted] if got.promoted else [])])
 
 
+@disk.told("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs it; returns the exit status."""
     parser = argparse.ArgumentParser("python -m flows.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

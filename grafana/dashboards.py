@@ -84,6 +84,13 @@ def route(settings: Settings) -> g.Dashboard:
             (8, graph("Ledger", "Transactions a second, and records that the broker has not acknowledged", {
                 "{{writer}}": total(m.LEDGER_TRANSACTIONS_TOTAL, "writer"), "outbox": level(m.LEDGER_OUTBOX)})),
         )),
+        Row("The machine", 6, (
+            (8, graph("Disk", "Share of the data folder's disk that is taken", {"taken": level(m.DISK_USED_PERCENT)}, "percent")),
+            (8, graph("Not archived", "Market events that could not be archived, 10 minutes",
+                      {"{{symbol}}": total(m.ARCHIVE_LOST_TOTAL, "symbol", window="10m", function="increase")})),
+            (8, graph("Clock", "Times that the clock was set, 10 minutes",
+                      {"set": total(m.CLOCK_JUMPS_TOTAL, window="10m", function="increase")})),
+        )),
     ])
 
 

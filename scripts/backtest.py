@@ -15,7 +15,7 @@ import pandas as pd
 
 from config import settings as config
 from engine.facts import Dropped, Fill, Order, Outcome, ScoredBatch
-from store import importers
+from store import disk, importers
 from store.archive import ArchiveError
 from store.closed import Closed, Digests, frames_of
 from store.scorer import Scorer
@@ -68,6 +68,7 @@ def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settin
     return settings, Closed(settings, scorer, frames, args.session, finish=finish)
 
 
+@disk.told("backtest")
 def main(argv: list[str] | None = None) -> int:
     parser = arguments(__doc__ or "", "backtest")
     parser.add_argument("--report", type=Path, help="writes one self-contained HTML page with the plots")

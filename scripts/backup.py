@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from config import settings as config
+from store import disk
 from store.backup import BackupError, backup, check, default_place
 from store.database import LedgerError
 
 
+@disk.told("backup")
 def main(argv: list[str] | None = None) -> int:
     """Takes or reads a backup and prints its heads; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.backup", description=__doc__,

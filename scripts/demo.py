@@ -28,7 +28,7 @@ from config.where import said
 from engine import metrics as m
 from scripts import _vitals as vitals
 from scripts._children import Crew, Fell, Part, Running, listens
-from store import bus
+from store import bus, disk
 from store.registry import Registry
 from streams import admin
 from streams.broker import HOST, aot_cache
@@ -279,6 +279,7 @@ def configured(argv_env: dict[str, str]) -> tuple[Settings, dict[str, str]]:
     return settings, env
 
 
+@disk.told("demo")
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser("python -m scripts.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -22,7 +22,7 @@ from config.settings import Settings, load
 from engine.facts import Frame, join
 from engine.market.fitting import BANDS, FREE, SOURCES, cadence, compared, distance, measured, off, search, simulated
 from engine.settings import MarketModel
-from store import archive
+from store import archive, disk
 from store.archive import ArchiveError
 from store.importers import RecordingError, open_recording
 
@@ -30,6 +30,7 @@ SEEDS = (1, 2)
 UNSEEN = 11            # the seed of the table, on which nothing was searched
 
 
+@disk.told("fit_market")
 def main(argv: list[str] | None = None) -> int:
     """0 when the table stands, 1 when a recording cannot be read, 2 for arguments that do not go together."""
     p = argparse.ArgumentParser(prog="fit_market", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings import load
-from store import importers
+from store import disk, importers
 from store.archive import ArchiveError
 from store.importers import Imported, RecordingError
 
 
+@disk.told("import_recording")
 def main(argv: list[str] | None = None) -> int:
     """0 when the archive stands, 1 when the recording cannot be read, 2 for arguments that do not go together."""
     p = argparse.ArgumentParser(prog="import_recording", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

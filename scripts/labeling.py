@@ -9,9 +9,10 @@ from pathlib import Path
 
 from config import settings as config
 from flows.train import REFUSED
-from store import dataset, pipeline
+from store import dataset, disk, pipeline
 
 
+@disk.told("labeling")
 def main(argv: list[str] | None = None) -> int:
     """Labels; returns the exit status."""
     parser = argparse.ArgumentParser("python -m scripts.labeling", description=__doc__,

@@ -9,9 +9,11 @@ import sys
 
 from config import settings as config
 from engine.scoring.features import SCHEMA_HASH
+from store import disk
 from store.registry import SLOTS, Registry, RegistryError
 
 
+@disk.told("promote_model")
 def main(argv: list[str] | None = None) -> int:
     """Promotes; returns the exit status."""
     parser = argparse.ArgumentParser("python -m scripts.promote_model", description=__doc__,

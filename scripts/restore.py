@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 from config import settings as config
+from store import disk
 from store.backup import BackupError
 from store.database import LedgerError, shown
 from store.ledger import ledger_url
 from store.restoring import PARTS, restore
 
 
+@disk.told("restore")
 def main(argv: list[str] | None = None) -> int:
     """Restores and says what; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.restore", description=__doc__,

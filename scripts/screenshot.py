@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from config import settings
+from store import disk
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 READY = ".headline"
@@ -46,6 +47,7 @@ def picture(url: str, to: Path, width: int = 1600, height: int = 1000, whole: bo
     return said
 
 
+@disk.told("screenshot")
 def main(argv: list[str] | None = None) -> int:
     """One picture, or one of every page."""
     parser = argparse.ArgumentParser(prog="sluice screenshot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -17,12 +17,13 @@ from rich.progress import Progress
 
 from config.settings import load
 from engine.market.simulator import Simulator
-from store import archive
+from store import archive, disk
 from store.archive import ArchiveWriter
 
 CHUNK = 65_536
 
 
+@disk.told("simulate_market")
 def main(argv: list[str] | None = None) -> int:
     """0 when the archive stands, 1 when its place is taken, 2 for arguments that do not go together."""
     p = argparse.ArgumentParser(prog="simulate_market", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from config import settings as config
 from flows.train import REFUSED, report
+from store import disk
 from store.pipeline import train
 from store.registry import Registry
 
 
+@disk.told("train")
 def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit status."""
     parser = argparse.ArgumentParser("python -m scripts.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -6,7 +6,6 @@ little-endian, null in a trade's row; that reads four times faster than forty co
 """
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from engine.facts import BOOK, DEPTH, Frame, cut
 from engine.market.repair import Counts
 from engine.settings import Instrument
+from store.disk import replace
 
 SCHEMA_VER = "market_events_v1"
 WIDTH = 4 * DEPTH * 4
@@ -121,16 +121,6 @@ class ArchiveWriter:
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
             self.close()
-
-
-def replace(path: Path, blob) -> None:
-    """The file, whole or not at all."""
-    part = path.with_name(path.name + ".tmp")
-    with part.open("wb") as out:
-        out.write(blob)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(part, path)
 
 
 def table_of(frames: list[Frame]) -> pa.Table:

@@ -106,8 +106,9 @@ def ensure_topics(settings: Settings, names: Sequence[str], configs: Mapping[str
     existing topic is left as it is. Raises `BusDown`.
     """
     k = settings.kafka
-    base = {"retention.ms": k.retention_ms, "retention.bytes": k.retention_bytes, "segment.bytes": k.segment_bytes,
-            "max.message.bytes": RECORD_BYTES, "min.insync.replicas": k.min_insync}
+    # a record is as old as its place in the log says, not as a producer's clock does: retention deletes by it
+    base = {"message.timestamp.type": "LogAppendTime", "retention.ms": k.retention_ms, "retention.bytes": k.retention_bytes,
+            "segment.bytes": k.segment_bytes, "max.message.bytes": RECORD_BYTES, "min.insync.replicas": k.min_insync}
     with admin(k) as client:
         missing = sorted(set(names) - set(client.list_topics()))
         if missing:

@@ -5,7 +5,6 @@ declared feature. Its parquet metadata carry the feature schema and what the lab
 """
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from engine.scoring import labels as l
 from engine.scoring import regime
 from engine.scoring.features import FEATURES, SCHEMA_HASH, SCHEMA_VERSION, config_hash
 from engine.scoring.signals import Columns, SignalEngine
-from store import archive
+from store import archive, disk
 from store.registry import schema_props
 
 COLUMNS = ("symbol", "ts_ms", "side", "regime", "kind", "y", "net_bps", "markout_100", "markout_500", "markout_1000", "fill_ms", "end_ms")
@@ -101,9 +100,9 @@ def build(root: Path, settings: Settings, symbols: Sequence[str] | None = None, 
 def write(table: pa.Table, path: Path) -> None:
     """The table as parquet, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    disk.replace(path, sink.getvalue())
 
 
 def read(path: Path) -> pa.Table:

@@ -89,10 +89,10 @@ def usable(folder: Path, key: str) -> None:
         raise SystemExit(f"{setting(key)}: {folder} cannot be written: {said(error)}") from None
 
 
-def free_bytes(folder: Path) -> int:
-    """What a user may still write to the folder's disk."""
+def used_percent(folder: Path) -> float:
+    """How much of the folder's disk is taken, of what a user may write."""
     at = os.statvfs(folder)
-    return at.f_bavail * at.f_frsize
+    return 100 * (1 - at.f_bavail / at.f_blocks) if at.f_blocks else 0.0
 
 
 def told(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

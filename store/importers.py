@@ -20,7 +20,7 @@ from config.settings import ROOT, Settings, fingerprint
 from config.settings import load as load_settings
 from engine.facts import BOOK
 from engine.market.repair import Cleaner, Counts, Raw, orderly
-from store import archive, recorded
+from store import archive, disk, recorded
 from store.recorded import RecordingError
 
 VERSION = 2             # of the importers: another one reads the recordings anew
@@ -152,12 +152,13 @@ def import_recording(kind: str, folder: Path, target: Path, settings: Settings, 
     `RecordingError` where a file is missing, broken, of another shape, or holds nothing that could be taken.
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        shutil.rmtree(left, ignore_errors=True)         # of an import that was killed: the caller holds the lock
     try:
         report = take(kind, folder, part, settings, day, only)
         said = {"from": made_from(folder, kind, day, settings) | ({"only": only} if only else {}),
                 "symbols": {s: asdict(i) for s, i in report.items()}}
-        archive.replace(part / MARKER, (json.dumps(said, indent=1) + "\n").encode())
+        disk.replace(part / MARKER, (json.dumps(said, indent=1) + "\n").encode())
         old = target.with_name(f".{target.name}.{os.getpid()}.old")
         if target.exists():
             target.rename(old)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from config.settings import Settings, fingerprint
 from engine.market.simulator import Simulator
 from engine.scoring.features import SCHEMA_HASH
-from store import archive, dataset, training
+from store import archive, dataset, disk, training
 from store.archive import ArchiveWriter
 from store.registry import Registry
 
@@ -61,7 +61,7 @@ def simulate(settings: Settings, root: Path, symbols: Sequence[str], say: Say = 
                     writer.add(frame)
                     events += frame.n
             say(f"{symbol}: {events:,} events of {hours:g} hours simulated")
-        (staged / "simulated.json").write_text(json.dumps(made, indent=2) + "\n")
+        disk.replace(staged / "simulated.json", (json.dumps(made, indent=2) + "\n").encode())
         shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
         os.replace(staged, root)

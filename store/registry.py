@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from store import disk
+
 SLOTS = ("active", "shadow")
 REQUIRED = ("model.onnx", "model.json")
 KEYS = ("id", "schema_hash", "calibration", "thresholds", "feature_names", "feature_schema", "metrics", "monitoring")
@@ -155,9 +157,7 @@ class Registry:
                 for name, content in files.items():
                     path = staged / name
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content)
-                    with open(path, "rb") as file:
-                        os.fsync(file.fileno())
+                    disk.replace(path, content)
                 meta = check(staged)
                 folder = self.root / model_id
                 if folder.exists():     # a folder that the manifest does not name is the remains of a crash
@@ -202,9 +202,7 @@ class Registry:
                 (self.models / "latest").unlink()
 
     def _write_manifest(self, entries: list[dict[str, Any]]) -> None:
-        temporary = self.root / ".manifest.json"
-        temporary.write_text(json.dumps(entries, indent=2) + "\n")
-        os.replace(temporary, self.root / "manifest.json")
+        disk.replace(self.root / "manifest.json", (json.dumps(entries, indent=2) + "\n").encode())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from store.scorer import Scorer
 from streams.codec import decode, encode
 from streams.stage import Stateful
 from streams.topics import SIG_CANDIDATES, SIG_SCORED
-from streams.worker import Worker, wall_ms
+from streams.worker import Worker, since_ms
 
 log = logging.getLogger("sluice.ai_scorer")
 ROLLING = 2000
@@ -132,7 +132,7 @@ def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) ->
                 encode(ScoredBatch(batch.symbol, batch.session, batch.seq, batch.n, batch.ts_ms, batch.sent_ms, items)),
             )
         )
-        exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - batch.sent_ms, service="ai_scorer")
+        exporter.observe(m.STAGE_LATENCY_MS, since_ms(batch.sent_ms), service="ai_scorer")
         if items:
             exporter.inc(m.SCORES_TOTAL, len(items), symbol=batch.symbol)
             rolling.extend(s.p for s in items if s.p == s.p)

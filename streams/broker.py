@@ -25,6 +25,7 @@ import msgspec
 
 from config.settings import Kafka, load
 from config.where import said
+from store import disk
 from streams import jars
 
 HOST = "127.0.0.1"
@@ -259,6 +260,7 @@ def busy_ports(port: int, controller_port: int) -> list[str]:
     return faults
 
 
+@disk.told("kafka")
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser("python -m streams.broker", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -9,6 +9,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.facts import Frame, join
 from engine.market.repair import Cleaner, Raw
+from store import disk
 from store.archive import ArchiveError, ArchiveWriter
 from store.exporter import Exporter
 from store.importers import cleaner
@@ -17,7 +18,7 @@ from streams.stage import Stateful
 from streams.topics import MD_FRAMES
 from streams.venues.local import venue_of
 from streams.venues.port import Ended
-from streams.worker import Worker, wall_ms
+from streams.worker import Worker, since_ms, wall_ms
 
 log = logging.getLogger("sluice.collector")
 RETRY_S = 0.5
@@ -49,7 +50,7 @@ class Collector:
         self.archives: dict[str, ArchiveWriter] = {}
         self.to_archive: deque[Frame] = deque()
         self.archiving = asyncio.Lock()
-        self.archived = time.monotonic()
+        self.archived, self.rests_until = time.monotonic(), 0.0
         self.keeps = settings.exchange.market != "recording"  # a recording is an archive already
         self.lockstep = settings.lockstep
         self.stage = Stateful(worker, self.nothing, self.parts, self.restore)
@@ -130,7 +131,11 @@ class Collector:
         return sieve.frame(columns, frame.session, frame.seq) if counts.refused or counts.repaired else frame
 
     def archive(self, frames: list[Frame], closing: bool) -> None:
-        """Keeps frames for training and replay, in a folder a session; an archive that fails stops, the market goes on."""
+        """Keeps frames for training and replay, in a folder a session. One that fails is counted and rests a while: the market goes on."""
+        if time.monotonic() < self.rests_until:
+            self.lose(frames)
+            return
+        added = 0
         try:
             for frame in frames:
                 if frame.symbol not in self.archives:
@@ -138,6 +143,7 @@ class Collector:
                     root = self.settings.folder("data") / "archive" / name
                     self.archives[frame.symbol] = ArchiveWriter(root, frame.symbol, self.settings.instrument(frame.symbol), "collector")
                 self.archives[frame.symbol].add(frame)
+                added += 1
             late = closing or time.monotonic() - self.archived > ARCHIVE_S
             for writer in self.archives.values():
                 if late or writer.rows > ARCHIVE_ROWS:
@@ -145,10 +151,19 @@ class Collector:
             if late:
                 self.archived = time.monotonic()
         except (ArchiveError, OSError) as error:
-            self.keeps = False
-            log.error("the archive stops: %s", error)
+            self.lose(frames[added:])
+            for symbol, writer in self.archives.items():
+                self.exporter.inc(m.ARCHIVE_LOST_TOTAL, writer.rows, symbol=symbol)
+            self.archives, self.rests_until = {}, time.monotonic() + ARCHIVE_S
+            reason = disk.said(error) if isinstance(error, OSError) else error
+            log.error("the archive rests for %d s, what comes meanwhile is missing in it: %s", ARCHIVE_S, reason)
         if closing:
             self.archives = {}
+
+    def lose(self, frames: list[Frame]) -> None:
+        """Counts what the archive will not have."""
+        for frame in frames:
+            self.exporter.inc(m.ARCHIVE_LOST_TOTAL, frame.n, symbol=frame.symbol)
 
     async def write_archives(self, closing: bool = False) -> None:
         """Hands what was published to the archive, on a thread of its own: a file takes longer than a frame may wait."""
@@ -175,7 +190,7 @@ class Collector:
                     self.to_archive.append(stamped)
                 self.exporter.inc(m.MARKET_EVENTS_TOTAL, frame.n, symbol=symbol)
                 self.exporter.inc(m.FRAMES_TOTAL, service="collector", symbol=symbol)
-                self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - opened, service="collector")
+                self.exporter.observe(m.STAGE_LATENCY_MS, since_ms(opened), service="collector")
             self.published[symbol] = after
         if len(self.stage.pending) > 500:
             await self.stage.settle()

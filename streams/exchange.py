@@ -107,7 +107,8 @@ class Pit:
 class Exchange:
     """Pits, clients and the clock."""
 
-    def __init__(self, settings: Settings, exporter: Exporter, clock: Callable[[], float] = time.time):
+    def __init__(self, settings: Settings, exporter: Exporter, clock: Callable[[], float] = time.monotonic,
+                 wall: Callable[[], float] = time.time):
         x = self.x = settings.exchange
         self.settings, self.exporter, self.clock = settings, exporter, clock
         self.speed = 0.0 if x.speed == "max" else float(x.speed)
@@ -124,8 +125,12 @@ class Exchange:
             relay = Relay(settings, topic, symbols)
         made_from = x.recording if x.market != "sim" else f"{x.seed} {self.model_of(symbols)}"
         what = f"{x.market}|{made_from}|{','.join(symbols)}"
-        self.session, start_ms, goes_on = self.journal.session(what, int(clock() * 1000), x.session)
         saved = self.journal.floors()
+        before_ms = max((floor.known_ms for floor, _ in saved.values()), default=0)
+        starts_ms = max(int(wall() * 1000), before_ms + 1)       # market time never goes back, whatever the clock was set to
+        self.session, start_ms, goes_on = self.journal.session(what, starts_ms, x.session)
+        if start_ms == before_ms + 1 and not goes_on:
+            log.info("the clock stands before the market's last event: the new session begins behind that, at %d ms", start_ms)
         if x.market == "recording" and saved and not goes_on:
             raise SystemExit(
                 f"exchange.recording: {x.recording!r} was played in this instance before, and its account lives on after it; "

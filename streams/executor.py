@@ -20,7 +20,7 @@ from streams.stage import Stateful
 from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_REPORTS, SIG_APPROVED
 from streams.venues.local import venue_of
 from streams.venues.port import Happened, Hello, Venue
-from streams.worker import Worker, wall_ms
+from streams.worker import Worker, since_ms, wall_ms
 
 log = logging.getLogger("sluice.executor")
 RETRY_S = 0.5
@@ -81,7 +81,7 @@ class Executor:
                         self.unanswered[act.id] = act
                         await venue.place(act)
                         if approved.sent_ms:
-                            self.exporter.observe(m.ORDER_MS, wall_ms() - approved.sent_ms)
+                            self.exporter.observe(m.ORDER_MS, since_ms(approved.sent_ms))
                     else:
                         await venue.cancel(act)
                 if approved.upto_ms:
@@ -92,7 +92,7 @@ class Executor:
                 self.connected.clear()
         self.exporter.set(m.UNKNOWN_ORDERS, 0 if self.connected.is_set() else len(self.unanswered))
         if approved.sent_ms:
-            self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - approved.sent_ms, service="executor")
+            self.exporter.observe(m.STAGE_LATENCY_MS, since_ms(approved.sent_ms), service="executor")
 
     async def refuse(self, order: Order, reason: str) -> None:
         """The executor's own word that an order will not reach the venue; it has no number of the venue's."""

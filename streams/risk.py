@@ -18,7 +18,7 @@ from store.state import Failures
 from streams.codec import decode, encode
 from streams.host import DeskHost
 from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED, Topic
-from streams.worker import Marks, Worker, elsewhere, wall_ms
+from streams.worker import Marks, Worker, elsewhere, since_ms
 
 log = logging.getLogger("sluice.risk")
 TOPIC_OF: dict[type, Topic] = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED, Outcomes: EXEC_OUTCOMES, Control: CONTROL_EVENTS}
@@ -93,7 +93,7 @@ class Risk:
         consumed, outs = self.host.take(fact, (record.topic, record.partition, record.offset))
         await self.speak(consumed, outs, fact.sent_ms if isinstance(fact, (Frame, ScoredBatch)) else 0.0)
         if isinstance(fact, ScoredBatch) and fact.sent_ms:
-            self.exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - fact.sent_ms, service="risk")
+            self.exporter.observe(m.STAGE_LATENCY_MS, since_ms(fact.sent_ms), service="risk")
 
     async def speak(self, consumed: list, outs: list, sent_ms: float) -> None:
         """Writes down what was consumed and said, then says it."""
@@ -107,7 +107,7 @@ class Risk:
                 self.telemetry.heard(one)
             self.telemetry.said(outs)
             if sent_ms and any(isinstance(o, Order) for o in outs):
-                self.exporter.observe(m.DECISION_MS, wall_ms() - sent_ms)
+                self.exporter.observe(m.DECISION_MS, since_ms(sent_ms))
         if self.lockstep:
             for promise in self.host.promises():
                 await self.worker.send(SIG_APPROVED, promise.symbol, encode(promise))

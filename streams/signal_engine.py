@@ -10,7 +10,7 @@ from store.exporter import Exporter
 from streams.codec import decode, encode
 from streams.stage import Stateful
 from streams.topics import MD_FRAMES, SIG_CANDIDATES
-from streams.worker import Worker, wall_ms
+from streams.worker import Worker, since_ms
 
 log = logging.getLogger("sluice.signal_engine")
 
@@ -72,7 +72,7 @@ def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) ->
             stage.sent(await worker.send(SIG_CANDIDATES, frame.symbol, encode(candidates)))
             for c in candidates.items:
                 exporter.inc(m.CANDIDATES_TOTAL, symbol=c.symbol, side=c.side)
-            exporter.observe(m.STAGE_LATENCY_MS, wall_ms() - frame.sent_ms, service="signal_engine")
+            exporter.observe(m.STAGE_LATENCY_MS, since_ms(frame.sent_ms), service="signal_engine")
 
     stage = Stateful(worker, on_frame, engines.parts, engines.restore)
     return worker

@@ -59,9 +59,13 @@ class Stateful:
 
     async def settle(self) -> None:
         """Waits until the broker has everything."""
-        pending, self.pending = self.pending, []
-        if pending:
-            await asyncio.gather(*pending)
+        if self.pending:
+            waiting = list(self.pending)
+            await asyncio.wait(waiting)         # not gathered: cancelled here, what is on its way must still be waited for by the next
+            for one in waiting:
+                one.result()
+            settled = set(waiting)
+            self.pending = [one for one in self.pending if one not in settled]
 
     async def save(self) -> None:
         """State and marks as they stand, behind the broker's acknowledgements."""

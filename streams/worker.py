@@ -35,6 +35,8 @@ from streams.topics import TOPICS, Topic, named
 log = logging.getLogger("sluice")
 Marks = dict[tuple[str, str, int], int]   # (epoch, topic, partition) -> last offset done
 FRAME_BYTES = 8 << 20
+LOOKS = 50          # of 100 ms between two questions how full the disk is
+JUMP_S = 1.0        # what a clock is set by at once; to be a little off is mended by running faster or slower
 MOST = 64           # records handed to a stage at once: what waits, no more
 AHEAD = 4           # such batches in the channel before the reader waits
 GC_YOUNG = 10_000   # objects made and not yet freed that start a collection
@@ -319,10 +321,12 @@ def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port:
         return 1
     exporter.serve(port, settings.ports.bind)
     failed: list[BaseException] = []
+    clock = Clock()
 
     async def main() -> NoReturn:
         over = asyncio.Event()
         stop.attach(over)
+        looked = 0
         for worker in workers:
             worker.app.loop = asyncio.get_running_loop()
         starting = asyncio.ensure_future(start())
@@ -331,6 +335,12 @@ def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port:
         if starting.done() and (error := starting.exception()):
             failed.append(error)
         while not failed and not over.is_set():
+            if looked % LOOKS == 0:
+                exporter.set(m.DISK_USED_PERCENT, disk.used_percent(settings.folder("data")))
+            looked += 1
+            if seconds := clock.jumped():
+                exporter.inc(m.CLOCK_JUMPS_TOTAL)
+                log.warning("%s: the clock was set by %+.1f s: latencies of what was on its way then mean nothing", stop.name, seconds)
             failed.extend(e for w in workers if (e := w.app.crash_reason or (w.app.crashed and RuntimeError(f"{w.name} crashed"))))
             await asyncio.wait([asked], timeout=0.1)
         stop.begin(f"ended by {why(failed[0])}" if failed else "stopped")
@@ -367,3 +377,22 @@ def steady() -> None:
 def wall_ms() -> float:
     """The wall clock in ms; the shell's, never the engine's."""
     return time.time() * 1000
+
+
+def since_ms(stamp_ms: float) -> float:
+    """Milliseconds since another process stamped this; none where the clock was set back meanwhile."""
+    return max(0.0, wall_ms() - stamp_ms)
+
+
+class Clock:
+    """Notices when the wall clock is set: it has moved otherwise than the steady one."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic):
+        self.wall, self.steady = wall, steady
+        self.apart = wall() - steady()
+
+    def jumped(self) -> float:
+        """Seconds that it was set forward (or back, below 0) since the last question; 0 where it runs."""
+        apart = self.wall() - self.steady()
+        moved, self.apart = apart - self.apart, apart
+        return moved if abs(moved) > JUMP_S else 0.0

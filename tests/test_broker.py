@@ -93,6 +93,7 @@ class TestOnABroker:
             told = client.describe_configs([ConfigResource("TOPIC", named(MD_FRAMES, on_kafka))])
         [[configs]] = [list(by_name.values()) for by_name in told.values()]
         assert int(configs["retention.bytes"]["value"]) == on_kafka.kafka.retention_bytes
+        assert configs["message.timestamp.type"]["value"] == "LogAppendTime", "retention goes by the broker's clock alone"
 
     def test_a_topic_made_anew_is_another_log(self, on_kafka: Settings):
         name = f"{on_kafka.instance}.log"
