@@ -81,6 +81,13 @@ class Ports(Struct, frozen=True):
     bind: str
 
 
+class Scale(Struct, frozen=True):
+    """Several workers of one stage: whether they share its partitions, and when one counts as gone."""
+    shared: bool
+    member: str
+    session_ms: typing.Annotated[int, Meta(ge=1000)]
+
+
 class Ledger(Struct, frozen=True):
     """Where money state is written, and where its heads are noted."""
     url: str
@@ -127,6 +134,7 @@ class Settings(Struct, frozen=True):
     exchange: Exchange
     frames: Frames
     kafka: Kafka
+    scale: Scale
     ledger: Ledger
     paths: Paths
     ports: Ports

@@ -82,6 +82,8 @@ LOG_HOLES_TOTAL = counter("log_holes_total", "Records missing between our mark a
 CLOCK_JUMPS_TOTAL = counter("clock_jumps_total", "Times that the machine's clock was set by more than a second")
 DISK_USED_PERCENT = gauge("disk_used_percent", "Share of the data folder's disk that is taken")
 ARCHIVE_LOST_TOTAL = counter("archive_lost_total", "Market events that could not be written to the archive", symbol=SYMBOL)
+PARTITIONS_READ = gauge("partitions_read", "Partitions that this worker has, where workers share them", service=STAGES)
+REBALANCES_TOTAL = counter("rebalances_total", "Partitions were dealt out anew among the workers of a stage", service=STAGES)
 SERVICE_READY = gauge("service_ready", "1 when the service has caught up with its topics", service=SERVICES)
 
 # signals and scores

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import CoordinatorNotAvailableError, KafkaError, TopicAlreadyExistsError
 
 from config.settings import Kafka, Settings
 from config.where import said
@@ -134,6 +134,18 @@ def epochs(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
         there = set(client.list_topics()) & set(topics)
         described = client.describe_topics(sorted(there)) if there else []
     return {t["name"]: f"{cluster}/{t['topic_id']}" for t in described}
+
+
+def members(settings: Settings, group: str) -> dict[str, list[tuple[str, int]]]:
+    """Who shares the group's topics: each client with the (topic, partition)s that it has now. Raises `BusDown`."""
+    with admin(settings.kafka) as client:
+        try:
+            [found] = client.describe_groups([group]).values()
+        except CoordinatorNotAvailableError:      # a broker that never had a group has nobody for them yet
+            return {}
+    return {f"{one['client_id']}@{one['client_host'].strip('/')}":
+            sorted((t["topic"], p) for t in (one["member_assignment"] or {}).get("assigned_partitions", []) for p in t["partitions"])
+            for one in found["members"]}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Makes the desk's topics on the broker and shows what is in them.
 
-    python -m streams.admin              makes what is missing, then one line a topic
+    python -m streams.admin              makes what is missing, then one line a partition, and who shares a stage's
 """
 import argparse
 import sys
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from config.settings import Settings, load
 from store import bus
-from streams.topics import TOPICS, named
+from streams.topics import SHARED, TOPICS, group, named
+
+STATE_BYTES = 16 << 20    # a segment of a compacted log: the newest is never compacted
 
 
 def names(settings: Settings) -> list[str]:
@@ -18,7 +20,8 @@ def names(settings: Settings) -> list[str]:
 
 def ensure(settings: Settings) -> list[str]:
     """Makes the desk's topics where they are missing; those it made. Raises `store.bus.BusDown`."""
-    return bus.ensure_topics(settings, names(settings), whole=[named(t, settings) for t in TOPICS if not t.by_symbol])
+    compact = {named(t, settings): {"cleanup.policy": "compact", "segment.bytes": STATE_BYTES} for t in TOPICS if t.compact}
+    return bus.ensure_topics(settings, names(settings), compact, whole=[named(t, settings) for t in TOPICS if not t.by_symbol])
 
 
 def otherwise(settings: Settings, ends: dict[tuple[str, int], tuple[int, int]]) -> list[str]:
@@ -36,11 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     settings = load(*parser.parse_args(argv).config)
     try:
         made, ends = ensure(settings), bus.ends(settings, names(settings))
+        members = {stage: bus.members(settings, group(stage, settings)) for stage in SHARED if settings.scale.shared}
     except bus.BusDown as error:
         print(error, file=sys.stderr)
         return 1
     for (topic, partition), (first, last) in sorted(ends.items()):
         print(f"{topic}/{partition}: {last - first} records from offset {first}{' (made now)' if topic in made else ''}")
+    for stage in SHARED if settings.scale.shared else ():
+        for client, has in members[stage].items():
+            print(f"{stage}: {client} has {', '.join(f'{t}/{p}' for t, p in has) or 'no partition: a stand-by'}")
     for fault in otherwise(settings, ends):
         print(fault, file=sys.stderr)
     return 0

@@ -18,8 +18,8 @@ from engine.facts import Candidate, Candidates, Scored, ScoredBatch
 from store.exporter import Exporter
 from store.scorer import Scorer
 from streams.codec import decode, encode
-from streams.stage import Stateful
-from streams.topics import SIG_CANDIDATES, SIG_SCORED
+from streams.shares import staged
+from streams.topics import SIG_CANDIDATES, SIG_SCORED, STATE_SCORES
 from streams.worker import Worker, since_ms
 
 log = logging.getLogger("sluice.ai_scorer")
@@ -172,7 +172,7 @@ def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) ->
 
     worker.background += [distribution, parity]
     worker.ahead = ahead = Ahead(score)
-    stage = Stateful(worker, on_candidates)
+    stage = staged(worker, on_candidates, STATE_SCORES)
     return worker
 
 

@@ -126,7 +126,7 @@ def properties(data: Path, kafka: Kafka, port: int, controller_port: int) -> dic
         "transaction.state.log.replication.factor": 1, "transaction.state.log.min.isr": 1, "transaction.state.log.num.partitions": 1,
         "share.coordinator.state.topic.replication.factor": 1, "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 1,
-        "group.initial.rebalance.delay.ms": 0,
+        "group.initial.rebalance.delay.ms": 0, "group.min.session.timeout.ms": 1000,
         # after a kill -9 the new process waits until the old one's session ends: 2.4 s with these, 11.8 s by default
         "broker.session.timeout.ms": 1000, "broker.heartbeat.interval.ms": 300,
         # the cleaner's buffer is 128 MB of heap by default, for compacted topics that hardly exist here

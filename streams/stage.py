@@ -12,20 +12,15 @@ from store.state import Failures, Kept, StateFile
 from streams.worker import Marks, Worker, elsewhere
 
 log = logging.getLogger("sluice")
+MANY = 1000     # outputs under way: the stage waits for the broker
 
 
-class Stateful:
-    """A handler of records with a state file."""
+class Handled:
+    """A handler of records: how far it is, what is on its way to the broker, and what it could not carry."""
 
-    def __init__(self, worker: Worker, handle: Callable[..., Awaitable[None]], parts: Callable[[], dict[str, bytes]] | None = None,
-                 restore: Callable[[dict[str, bytes]], None] | None = None):
-        self.worker, self.handle, self.parts = worker, handle, parts or dict
-        self.file = StateFile(worker.settings.folder("data"), worker.instance + worker.name)
-        kept = self.file.load()
-        self.kept: Marks = {(epoch, topic, partition): offset for epoch, topic, partition, offset in kept.marks}
-        if restore and kept.parts:
-            restore(kept.parts)
-        self.failures = Failures(worker.settings.folder("data"), worker.instance + worker.name)
+    def __init__(self, worker: Worker, handle: Callable[..., Awaitable[None]]):
+        self.worker, self.handle = worker, handle
+        self.kept: Marks = {}
         self.pending: list[asyncio.Future] = []
         worker.stage = self
         worker.on_close.append(self.close)
@@ -38,6 +33,10 @@ class Stateful:
         """Something is on its way to the broker; the next save waits for it."""
         self.pending.append(acknowledgement)
 
+    def failures(self, record) -> Failures:
+        """Where it is remembered that this record failed."""
+        return Failures(self.worker.settings.folder("data"), self.worker.instance + self.worker.name)
+
     async def on_record(self, record) -> None:
         """One record, then its mark. One that fails twice is booked, counted and passed over."""
         try:
@@ -45,16 +44,16 @@ class Stateful:
         except Exception as error:
             if elsewhere(error):
                 raise
-            where = f"{record.topic}/{record.partition}/{record.offset}"
-            if not self.failures.again(where):
+            where, failures = f"{record.topic}/{record.partition}/{record.offset}", self.failures(record)
+            if not failures.again(where):
                 raise
-            self.failures.book(where, record.value, error)
+            failures.book(where, record.value, error)
             self.worker.exporter.inc(m.STAGE_ERRORS_TOTAL, service=self.worker.name)
-            log.error("%s: %s failed twice and is booked in %s: %s", self.worker.name, where, self.failures.book_path, error)
+            log.error("%s: %s failed twice and is booked in %s: %s", self.worker.name, where, failures.book_path, error)
         self.kept[(self.worker.epochs[record.topic], record.topic, record.partition)] = record.offset
-        if self.file.due:
+        if self.time_to_save:
             await self.save()
-        elif len(self.pending) > 1000:
+        elif len(self.pending) > MANY:
             await self.settle()
 
     async def settle(self) -> None:
@@ -67,8 +66,38 @@ class Stateful:
             settled = set(waiting)
             self.pending = [one for one in self.pending if one not in settled]
 
+    @property
+    def time_to_save(self) -> bool:
+        """Whether the last save is long enough ago."""
+        raise NotImplementedError
+
     async def save(self) -> None:
         """State and marks as they stand, behind the broker's acknowledgements."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Saves once more."""
+        await self.save()
+
+
+class Stateful(Handled):
+    """All partitions are this process's; its state is a file."""
+
+    def __init__(self, worker: Worker, handle: Callable[..., Awaitable[None]], parts: Callable[[], dict[str, bytes]] | None = None,
+                 restore: Callable[[dict[str, bytes]], None] | None = None):
+        super().__init__(worker, handle)
+        self.parts = parts or dict
+        self.file = StateFile(worker.settings.folder("data"), worker.instance + worker.name)
+        kept = self.file.load()
+        self.kept = {(epoch, topic, partition): offset for epoch, topic, partition, offset in kept.marks}
+        if restore and kept.parts:
+            restore(kept.parts)
+
+    @property
+    def time_to_save(self) -> bool:
+        return self.file.due
+
+    async def save(self) -> None:
         kept = Kept([(*key, offset) for key, offset in self.kept.items()], self.parts())
         await self.settle()
         self.file.save(kept)

@@ -11,6 +11,7 @@ class Topic:
     readers: tuple[str, ...]
     what: str
     by_symbol: bool = True
+    compact: bool = False      # keeps the last record of each key, for ever
 
     def __str__(self) -> str:
         return self.name
@@ -25,8 +26,14 @@ EXEC_REPORTS = Topic("exec.reports", "executor", ("risk",), "accepted, rejected,
 EXEC_FILLS = Topic("exec.fills", "executor", ("risk",), "executions", by_symbol=False)
 EXEC_OUTCOMES = Topic("exec.outcomes", "risk", ("supervisor",), "closed entries with their result", by_symbol=False)
 CONTROL_EVENTS = Topic("control.events", "supervisor", ("collector", "risk", "executor"), "kill, release, mode, health", by_symbol=False)
+STATE_SIGNALS = Topic("state.signal_engine", "signal_engine", ("signal_engine",), "marks and windows, where its partitions are shared",
+                      compact=True)
+STATE_SCORES = Topic("state.ai_scorer", "ai_scorer", ("ai_scorer",), "marks, where its partitions are shared", compact=True)
 
-TOPICS = (MD_FRAMES, SIG_CANDIDATES, SIG_SCORED, SIG_APPROVED, SIG_DROPPED, EXEC_REPORTS, EXEC_FILLS, EXEC_OUTCOMES, CONTROL_EVENTS)
+TOPICS = (MD_FRAMES, SIG_CANDIDATES, SIG_SCORED, SIG_APPROVED, SIG_DROPPED, EXEC_REPORTS, EXEC_FILLS, EXEC_OUTCOMES, CONTROL_EVENTS,
+          STATE_SIGNALS, STATE_SCORES)
+
+SHARED = ("signal_engine", "ai_scorer")     # stages whose workers may share partitions
 
 
 class Names(Protocol):
@@ -41,3 +48,8 @@ def named(topic: Topic, names: Names) -> str:
     """The topic's name on the broker: `md.frames` by its feed, which instances share; all others by instance (DECISIONS, 21)."""
     prefix = names.feed if topic is MD_FRAMES else names.instance
     return f"{prefix}.{topic.name}" if prefix else topic.name
+
+
+def group(stage: str, names: Names) -> str:
+    """The Kafka group of a stage's workers."""
+    return f"sluice-{names.instance}{stage}"

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 import faust
@@ -53,6 +53,19 @@ class NoGroup(BootStrategy):
     enable_kafka = False
 
 
+class Membership(Protocol):
+    """How a worker shares the partitions of its topics with others."""
+
+    def options(self) -> dict:
+        """The reader's options."""
+
+    async def join(self, reader: AIOKafkaConsumer) -> None:
+        """Asks for partitions; from then on they come and go."""
+
+    async def fetch(self, reader: AIOKafkaConsumer) -> list:
+        """Records of the partitions that are ours."""
+
+
 class Stage(Protocol):
     """What a service is, apart from its wiring."""
 
@@ -86,11 +99,14 @@ class Worker:
         self.name, self.settings, self.exporter, self.reads = name, settings, exporter, reads
         self.instance = settings.instance
         self.stage: Stage | None = None
+        self.share: Membership | None = None      # None: all partitions are ours
         self.producer: AIOKafkaProducer | None = None
         self.epochs: dict[str, str] = {}
         self.spread: dict[str, int] = {}      # partitions of the topics that it writes
         self.ahead: Callable[[list], None] | None = None      # told of records that wait together, before each goes to the stage
         self.done: dict[TopicPartition, int] = {}       # the offset behind the last record that the stage has carried
+        self.ends: dict[TopicPartition, int] | None = None      # where each log of ours ended when we came; None: none is ours yet
+        self.behind, self.began, self.ready = 0, 0.0, False
         self.background: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self.on_open: list[Callable[[], Awaitable[None]]] = []
@@ -111,7 +127,8 @@ class Worker:
                     worker.ahead(records)
                 for record in records:
                     await worker.stage.on_record(record)
-                    worker.done[TopicPartition(record.topic, record.partition)] = record.offset + 1
+                    if worker.share is None:
+                        worker.done[TopicPartition(record.topic, record.partition)] = record.offset + 1
 
         self.source = self.app.service(source_of(self))
 
@@ -123,10 +140,56 @@ class Worker:
             self.spread[name] = len(await self.producer.partitions_for(name))
         return await self.producer.send(name, blob, key=key.encode(), partition=bus.partition_of(key, self.spread[name]))
 
+    def begin(self, spans: Mapping[TopicPartition, tuple[int, int]]) -> dict[TopicPartition, int]:
+        """Where to read each partition from, by the stage's marks; from now on these are ours. `spans` as in `positions`."""
+        assert self.stage is not None
+        self.done = positions(self, spans, self.stage.marks())
+        self.ends, self.began, self.ready = {tp: last for tp, (_, last) in spans.items()}, time.monotonic(), False
+        lags = self.lags(self.ends)
+        self.behind = sum(lags.values())
+        if self.behind:
+            log.info("%s: %s records behind (%s): catching up", self.name, f"{self.behind:,}",
+                     ", ".join(f"{topic} {n:,}" for topic, n in lags.items() if n))
+        return dict(self.done)
+
+    def lags(self, ends: Mapping[TopicPartition, int]) -> dict[str, int]:
+        """By topic, the records up to these ends that the stage has not carried; the gauge says the same."""
+        lags: dict[str, int] = {}
+        for tp, end in ends.items():
+            lags[tp.topic] = lags.get(tp.topic, 0) + max(0, end - self.done[tp])
+        for topic, lag in lags.items():
+            self.exporter.set(m.CONSUMER_LAG_RECORDS, lag, service=self.name, topic=topic)
+        return lags
+
     def crash(self, error: BaseException) -> None:
         """Ends the process: a restart reads on from the marks."""
         log.error("%s: %s", self.name, why(error))
         self.crashing = asyncio.ensure_future(self.app.crash(error))
+
+
+def positions(worker: Worker, spans: Mapping[TopicPartition, tuple[int, int]], marks: Marks) -> dict[TopicPartition, int]:
+    """The next offset of each partition: behind our mark in this log; a log not known yet from its start, a hole is counted and said.
+
+    `spans`: (first offset, next offset) of each partition as the log stands.
+    """
+    found = {}
+    for tp, (first, last) in spans.items():
+        start = start_of(marks, worker.epochs[tp.topic], tp.topic, tp.partition, first, last)
+        if start.another:
+            worker.exporter.inc(m.LOG_EPOCH_CHANGES_TOTAL, service=worker.name)
+            log.warning("%s: %s is another log than before: read from its start", worker.name, tp.topic)
+        if start.missing:
+            worker.exporter.inc(m.LOG_HOLES_TOTAL, start.missing, service=worker.name)
+            log.error("%s: %s/%s: %d records between our mark and the log are gone: read from %d, the log has %s to %s",
+                      worker.name, tp.topic, tp.partition, start.missing, start.due, first, last)
+        found[tp] = start.due
+    return found
+
+
+async def fetched(reader: AIOKafkaConsumer) -> list:
+    """What has come, after a second at the latest."""
+    got = await reader.getmany(timeout_ms=1000, max_records=MOST)
+    return [record for some in got.values() for record in some]
 
 
 def source_of(worker: Worker) -> type[Service]:
@@ -136,8 +199,6 @@ def source_of(worker: Worker) -> type[Service]:
         """Connects, asks for the epochs, seeks to the marks and reads."""
         reader: AIOKafkaConsumer | None = None
         canary_out: asyncio.StreamWriter | None = None
-        ends: dict[TopicPartition, int] = {}       # where each log ended when we came: behind it we have caught up
-        behind, began = 0, 0.0
 
         async def on_start(self) -> None:
             worker.app.flow_control.resume()   # no consumer of Faust's will: without it the first put waits for ever
@@ -154,50 +215,25 @@ def source_of(worker: Worker) -> type[Service]:
             for hook in worker.on_open:
                 await hook()
             if worker.reads:
-                self.reader = AIOKafkaConsumer(group_id=None, enable_auto_commit=False, auto_offset_reset="none",
-                                               fetch_max_wait_ms=500, max_partition_fetch_bytes=FRAME_BYTES, request_timeout_ms=10_000,
-                                               **options)
+                group = worker.share.options() if worker.share else {"group_id": None}
+                self.reader = AIOKafkaConsumer(enable_auto_commit=False, auto_offset_reset="none", fetch_max_wait_ms=500,
+                                               max_partition_fetch_bytes=FRAME_BYTES, request_timeout_ms=10_000, **group, **options)
                 await self.reader.start()
-                await self.seek()
+                await (worker.share.join(self.reader) if worker.share else self.seek())
             else:
                 worker.exporter.set(m.SERVICE_READY, 1, service=worker.name)
 
         async def seek(self) -> None:
-            """To our marks in this log; a log not known yet from its beginning, a hole is counted and said."""
-            assert self.reader is not None and worker.stage is not None
+            """All partitions, each from our mark."""
+            assert self.reader is not None
             topics = [named(t, worker.settings) for t in worker.reads]
             missing = [t for t in topics if t not in worker.epochs]
             if missing:
                 raise ConnectionError(f"no topic {', '.join(missing)} on {address(worker.settings)}: python -m streams.admin makes them")
             spans = {TopicPartition(*tp): span for tp, span in (await asyncio.to_thread(bus.ends, worker.settings, topics)).items()}
             self.reader.assign(list(spans))
-            marks = worker.stage.marks()
-            for tp, (first, last) in spans.items():
-                start = start_of(marks, worker.epochs[tp.topic], tp.topic, tp.partition, first, last)
-                if start.another:
-                    worker.exporter.inc(m.LOG_EPOCH_CHANGES_TOTAL, service=worker.name)
-                    log.warning("%s: %s is another log than before: read from its start", worker.name, tp.topic)
-                if start.missing:
-                    worker.exporter.inc(m.LOG_HOLES_TOTAL, start.missing, service=worker.name)
-                    log.error("%s: %s/%s: %d records between our mark and the log are gone: read from %d, the log has %s to %s",
-                              worker.name, tp.topic, tp.partition, start.missing, start.due, first, last)
-                self.reader.seek(tp, start.due)
-                worker.done[tp] = start.due
-            self.ends, self.began = {tp: last for tp, (_, last) in spans.items()}, time.monotonic()
-            lags = self.lags(self.ends)
-            self.behind = sum(lags.values())
-            if self.behind:
-                log.info("%s: %s records behind (%s): catching up", worker.name, f"{self.behind:,}",
-                         ", ".join(f"{topic} {n:,}" for topic, n in lags.items() if n))
-
-        def lags(self, ends: dict[TopicPartition, int]) -> dict[str, int]:
-            """By topic, the records up to these ends that the stage has not carried; the gauge says the same."""
-            lags: dict[str, int] = {}
-            for tp, end in ends.items():
-                lags[tp.topic] = lags.get(tp.topic, 0) + max(0, end - worker.done[tp])
-            for topic, lag in lags.items():
-                worker.exporter.set(m.CONSUMER_LAG_RECORDS, lag, service=worker.name, topic=topic)
-            return lags
+            for tp, due in worker.begin(spans).items():
+                self.reader.seek(tp, due)
 
         @Service.task
         async def watch(self) -> None:
@@ -223,8 +259,15 @@ def source_of(worker: Worker) -> type[Service]:
 
         async def listen(self) -> None:
             """Opens the silent connection; before the epochs are asked."""
-            host, port = address(worker.settings).split(",")[0].rsplit(":", 1)
-            self.canary, self.canary_out = await asyncio.open_connection(host, int(port))
+            *others, last = address(worker.settings).split(",")
+            for one in (*others, last):        # of a cluster, whichever answers
+                host, port = one.rsplit(":", 1)
+                try:
+                    self.canary, self.canary_out = await asyncio.open_connection(host, int(port))
+                    break
+                except OSError:
+                    if one == last:
+                        raise
 
         @Service.task
         async def read(self) -> None:
@@ -232,8 +275,7 @@ def source_of(worker: Worker) -> type[Service]:
                 return
             try:
                 while not self.should_stop:
-                    got = await self.reader.getmany(timeout_ms=1000, max_records=MOST)
-                    records = [record for some in got.values() for record in some]
+                    records = await (worker.share.fetch(self.reader) if worker.share else fetched(self.reader))
                     if records:
                         await worker.inbox.put(records)
             except Exception as error:
@@ -242,15 +284,16 @@ def source_of(worker: Worker) -> type[Service]:
         @Service.task
         async def tell(self) -> None:
             """Lag, once a second; and when what lay there at the start has been carried."""
-            ready = False
             while not self.should_stop and self.reader is not None:
-                await self.sleep(0.05 if not ready else 1.0)
-                high = {tp: self.reader.highwater(tp) or self.ends[tp] for tp in self.ends}
-                self.lags(high)
-                if not ready and all(worker.done[tp] >= end for tp, end in self.ends.items()):
-                    ready = True
-                    if self.behind:
-                        log.info("%s: caught up with %s records in %.1f s", worker.name, f"{self.behind:,}", time.monotonic() - self.began)
+                await self.sleep(0.05 if not worker.ready else 1.0)
+                if worker.ends is None:
+                    continue
+                worker.lags({tp: self.reader.highwater(tp) or end for tp, end in worker.ends.items()})
+                if not worker.ready and all(worker.done[tp] >= end for tp, end in worker.ends.items()):
+                    worker.ready = True
+                    if worker.behind:
+                        log.info("%s: caught up with %s records in %.1f s", worker.name, f"{worker.behind:,}",
+                                 time.monotonic() - worker.began)
                     worker.exporter.set(m.SERVICE_READY, 1, service=worker.name)
 
         @Service.task
