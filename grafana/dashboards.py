@@ -83,6 +83,10 @@ def route(settings: Settings) -> g.Dashboard:
             (16, states("Ready", "Caught up with its topics", {"{{service}}": level(m.SERVICE_READY, "service")}, READY)),
             (8, graph("Ledger", "Transactions a second, and records that the broker has not acknowledged", {
                 "{{writer}}": total(m.LEDGER_TRANSACTIONS_TOTAL, "writer"), "outbox": level(m.LEDGER_OUTBOX)})),
+            (12, graph("Partitions read", "Of stages that several workers share: fewer than there are means that some have no reader",
+                       {"{{service}}": level(m.PARTITIONS_READ, "service", how="sum")})),
+            (12, graph("Dealt out anew", "Partitions changed hands among the workers of a stage, 10 minutes",
+                       {"{{service}}": total(m.REBALANCES_TOTAL, "service", window="10m", function="increase")})),
         )),
         Row("The machine", 6, (
             (8, graph("Disk", "Share of the data folder's disk that is taken", {"taken": level(m.DISK_USED_PERCENT)}, "percent")),
