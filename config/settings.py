@@ -85,7 +85,7 @@ class Scale(Struct, frozen=True):
     """Several workers of one stage: whether they share its partitions, and when one counts as gone."""
     shared: bool
     member: str
-    session_ms: typing.Annotated[int, Meta(ge=1000)]
+    session_ms: e.Many
 
 
 class Ledger(Struct, frozen=True):
