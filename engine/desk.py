@@ -41,6 +41,7 @@ from engine.settings import DeskSettings, EntryLimits, Instrument, Sizing, Venue
 from engine.sizing.size import round_down
 
 Out = Order | Cancel | Dropped | Outcome
+REMEMBERED = 1000     # control ids kept, to tell a repetition from news
 
 
 class Touch(msgspec.Struct):
@@ -60,6 +61,7 @@ class State(msgspec.Struct):
     halted: str = ""
     epoch: int = 0
     route: str = "paper"
+    controls: dict[str, None] = {}     # ids of the last that acted
 
 
 class Desk:
@@ -361,8 +363,13 @@ class Desk:
     # control
 
     def on_control(self, control: Control) -> list[Out]:
-        """KILL halts until a person releases; entries on their way in are taken back, exits go on."""
+        """KILL halts until a person releases; entries on their way in are taken back, exits go on. An id acts once."""
         state = self.state
+        if control.id in state.controls:        # a release that is told twice must not undo the kill between
+            return []
+        state.controls[control.id] = None
+        if len(state.controls) > REMEMBERED:
+            del state.controls[next(iter(state.controls))]
         state.now_ms = max(state.now_ms, control.ts_ms)
         state.epoch = max(state.epoch, control.epoch)
         if control.kind == KILL:

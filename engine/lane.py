@@ -133,6 +133,7 @@ class Lane:
     def _hear(self) -> Iterator[tuple[object, list[Out]]]:
         happening = self.inbox.popleft()
         self.seen = happening.seq
+        self.promise_ms = min(self.promise_ms, happening.ts_ms)     # it may make the Desk act sooner than was promised without it
         yield happening, self.desk.on(happening)
 
     def _told(self, items: list[Scored]) -> tuple[ScoredBatch, list[Out]]:

@@ -126,7 +126,7 @@ class Executor:
             self.exporter.inc(m.LOG_EPOCH_CHANGES_TOTAL, service="executor")
             reason = f"the venue came back with another journal ({hello.journal[:8]}, not {self.journal[:8]}): it knows none of our orders"
             log.error("%s; the desk is halted: compare positions, then python -m scripts.release_kill", reason)
-            kill = Control(f"kill-venue-{hello.journal}", KILL, "executor", reason, 0, 0)
+            kill = Control(f"kill-venue-{hello.journal}-{wall_ms():.0f}", KILL, "executor", reason, 0, 0)
             await (await self.worker.send(CONTROL_EVENTS, "control", encode(kill)))
             self.after, self.unanswered, self.estranged = {}, {}, True
         if self.journal != hello.journal:

@@ -46,6 +46,8 @@ class HostState(msgspec.Struct):
     market: dict[str, tuple[str, int]]
     scored: dict[str, tuple[str, int]]
     heard: dict[str, int]
+    sessions: dict[str, list[str]] = {}
+    reached: dict[str, int] = {}
 
 
 class Road:
@@ -60,7 +62,7 @@ class Road:
         self.upto = (0, 0)
         self.records: deque[tuple[int, Place]] = deque()  # (last number, place) of report records
         self.promised = (-1, -1)
-        self.sessions: set[str] = set()               # runs of the market that it has had frames of
+        self.sessions: dict[str, None] = {}           # runs of the market that it has had frames of, in their order
         self.taken: dict[str, tuple[str, int]] = {}  # events that are in the lane already, thought about or not
 
 
@@ -93,6 +95,8 @@ class DeskHost:
         self.market: dict[str, tuple[str, int]] = {}
         self.scored: dict[str, tuple[str, int]] = {}
         self.heard: dict[str, int] = {}
+        self.sessions: dict[str, list[str]] = {}      # of each symbol the runs of its market that were consumed, in their order
+        self.reached: dict[str, int] = {}             # and the market time of the last event
         self.roads: dict[str, Road] = {}
         self.markets: dict[str, dict[str, int]] = {}  # a session's symbols, with the last event's time where one is over
         self.open = Open()
@@ -102,17 +106,23 @@ class DeskHost:
             state = msgspec.msgpack.decode(blob, type=HostState)
             self.desk.restore(state.desk)
             self.market, self.scored, self.heard = state.market, state.scored, state.heard
+            self.sessions, self.reached = state.sessions, state.reached
         self.refolded = 0
         for entry in tail:
             for fact in entry.consumed:
                 self.desk.on(fact)
                 self.note(fact)
                 self.refolded += 1
+        for symbol in self.market if lockstep else ():
+            self.road(symbol)
 
     def note(self, fact) -> None:
         """Remembers how far a symbol has been consumed."""
+        if isinstance(fact, (Market, ScoredBatch)) and fact.session not in (runs := self.sessions.setdefault(fact.symbol, [])):
+            runs.append(fact.session)
         if isinstance(fact, Market):
             self.market[fact.symbol] = (fact.session, fact.seq + fact.n)
+            self.reached[fact.symbol] = fact.upto_ms
         elif isinstance(fact, ScoredBatch):
             self.scored[fact.symbol] = (
                 fact.session,
@@ -152,14 +162,23 @@ class DeskHost:
         session, due = known.get(record.symbol, ("", 0))
         return max(record.seq, due) if session == record.session else record.seq
 
+    def _past(self, symbol: str, session: str, than: str) -> bool:
+        """Whether this run of the symbol's market came before that one."""
+        runs = [*self.sessions.get(symbol, ()), *(self.roads[symbol].sessions if symbol in self.roads else ())]
+        return bool(than) and session != than and session in runs and (than not in runs or runs.index(session) < runs.index(than))
+
     def _at_once(self, record, place: Place, consumed: list, outs: list) -> None:
         known = self.market if isinstance(record, Frame) else self.scored
+        if self._past(record.symbol, record.session, known.get(record.symbol, ("", 0))[0]):
+            self.open.done(place)      # told again by who was killed when the market was started anew
+            return
         due = self._new(known, record)
         if due < record.seq + record.n:
             if isinstance(record, Frame):
                 self._feed(market_of(cut(record, due - record.seq, record.n) if due > record.seq else record), consumed, outs)
             elif record.items:
-                self._feed(record, consumed, outs)
+                fresh = [s for s in record.items if s.signal.seq >= due]
+                self._feed(record if len(fresh) == len(record.items) else msgspec.structs.replace(record, items=fresh), consumed, outs)
         self.open.done(place)
 
     def _market(self, record, place: Place, consumed: list, outs: list) -> None:
@@ -168,18 +187,24 @@ class DeskHost:
         while road.frames and road.batches:
             (frame, at), (batch, bat) = road.frames[0], road.batches[0]
             if (frame.session, frame.seq + frame.n) != (batch.session, batch.seq + batch.n):
-                older = road.frames if (frame.seq + frame.n < batch.seq + batch.n or frame.session != batch.session) else road.batches
+                behind = (
+                    frame.seq + frame.n < batch.seq + batch.n
+                    if frame.session == batch.session
+                    else not self._past(record.symbol, batch.session, frame.session)
+                )
+                older = road.frames if behind else road.batches
                 self.open.done(older.popleft()[1])  # one that was told twice, or scored by nobody
                 continue
             road.frames.popleft(), road.batches.popleft()
             due = max(self._new(self.market, frame), self._new(road.taken, frame))
-            if due >= frame.seq + frame.n:
+            latest = road.taken.get(frame.symbol) or self.market.get(frame.symbol, ("", 0))
+            if due >= frame.seq + frame.n or self._past(frame.symbol, frame.session, latest[0]):
                 self.open.done(at)
                 self.open.done(bat)
                 continue
             road.taken[frame.symbol] = (frame.session, frame.seq + frame.n)
             fresh = [s for s in batch.items if s.signal.seq >= due]
-            road.sessions.add(frame.session)
+            road.sessions[frame.session] = None
             road.lane.add(cut(frame, due - frame.seq, frame.n) if due > frame.seq else frame, fresh)
             road.working.append([at, bat])
         self._run(consumed, outs)
@@ -209,9 +234,12 @@ class DeskHost:
         self._run(consumed, outs)
 
     def road(self, symbol: str) -> Road:
-        """The symbol's road."""
+        """The symbol's road; in a new life it begins where the last one had thought to."""
         if symbol not in self.roads:
-            self.roads[symbol] = Road(Lane(self.desk, symbol))
+            road = self.roads[symbol] = Road(Lane(self.desk, symbol))
+            if symbol in self.market:
+                session = road.lane.session = self.market[symbol][0]
+                road.lane.promise_ms, road.sessions[session] = self.reached.get(symbol, 0), None
         return self.roads[symbol]
 
     def _run(self, consumed: list, outs: list) -> None:
@@ -237,7 +265,9 @@ class DeskHost:
         session = min(waiting, key=lambda road: road.lane.symbol).lane.stretches[0].frame.session
         members = self.markets.get(session)
         if members is None:
-            return None
+            if not any(self._past(road.lane.symbol, session, other) for road in waiting for other in self.markets):
+                return None
+            members = {}      # the venue speaks of a later run: of this one nothing comes that is not here
         _, symbol = min((self._bound(symbol, session), symbol) for symbol in {*members, *(r.lane.symbol for r in waiting)})
         road = self.roads.get(symbol)
         return road if road and road.lane.stretches else None
@@ -245,12 +275,13 @@ class DeskHost:
     def _bound(self, symbol: str, session: str) -> int:
         """A lower bound for the time of the symbol's next consequence in this run of the market."""
         road = self.roads.get(symbol)
-        if road is None or session not in road.sessions:
+        if road is not None and road.lane.stretches:
+            return road.lane.act_ms()
+        if road is None:
             return 0
-        lane = road.lane
-        if lane.stretches:
-            return lane.act_ms()
-        over = self.markets[session].get(symbol, 0)
+        lane, over = road.lane, self.markets.get(session, {}).get(symbol, 0)
+        if session not in road.sessions:
+            return FOREVER if self._past(symbol, session, lane.session) else 0
         return FOREVER if lane.session != session or (over and lane.promise_ms >= over) else lane.promise_ms
 
     # records out
@@ -320,6 +351,6 @@ class DeskHost:
 
     def snapshot(self, seq: int) -> None:
         """Bounds the next start."""
-        state = HostState(self.desk.snapshot(), self.market, self.scored, self.heard)
+        state = HostState(self.desk.snapshot(), self.market, self.scored, self.heard, self.sessions, self.reached)
         self.ledger.snapshot(seq, self.desk.state.now_ms, msgspec.msgpack.encode(state))
         self.kept = seq

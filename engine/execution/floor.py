@@ -57,8 +57,11 @@ class Floor:
         self.matching.cancel(cancel)
 
     def promise(self, upto_ms: int, seen: int) -> None:
-        """The Desk has thought up to here and knows our reports up to that number."""
-        self.promise_ms, self.seen = max(self.promise_ms, upto_ms), max(self.seen, seen)
+        """The Desk has thought up to here and knows our reports up to that number; what it promised before it knew them is void."""
+        if seen < self.seen:
+            return
+        self.promise_ms = upto_ms if seen > self.seen else max(self.promise_ms, upto_ms)
+        self.seen = seen
         while self.unseen and self.unseen[0][0] <= self.seen:
             self.unseen.popleft()
 
@@ -103,10 +106,11 @@ class Floor:
     def renew(self, fresh: Matching, session: str) -> list[Report | Fill]:
         """Another run of the market begins: what rests is taken back, the position stays."""
         happened: list[Report | Fill] = []
-        for order in self.matching.open_orders():
-            self.matching.cancel(Cancel(order.order_id, self.matching.symbol, self.known_ms, "session"))
-        while step := self.matching.advance(None, 0, self.known_ms + self.latency_ms)[1]:
-            happened += step
+        while self.matching.live:       # an order still on its way arrives first, and is taken back then
+            for order in self.matching.open_orders():
+                self.matching.cancel(Cancel(order.order_id, self.matching.symbol, self.known_ms, "session"))
+            while step := self.matching.advance(None, 0, self.matching.last_arrival_ms)[1]:
+                happened += step
         fresh.inherit(self.matching)
         self._tell(happened)
         self.matching, self.session, self.next_seq = fresh, session, 0

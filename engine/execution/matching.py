@@ -113,6 +113,11 @@ class Matching:
         """Whether anything rests or is on its way."""
         return bool(self._orders or self._arrivals)
 
+    @property
+    def last_arrival_ms(self) -> int:
+        """When the last of what is on its way arrives; the present where nothing is."""
+        return self._arrivals[-1].at if self._arrivals else self.now
+
     def open_orders(self) -> list[OpenOrder]:
         """The resting orders by priority: bids, then asks, the better price first."""
         return [OpenOrder(o.id, BUY if o.side > 0 else SELL, self._price(o.price), self._qty(o.asked), self._qty(o.filled),
