@@ -59,7 +59,7 @@ def until(what, children: list[subprocess.Popen], patience_s: float, every_s: fl
     while not (got := what()):
         for child in children:
             if child.poll() is not None:
-                raise SystemExit(f"{' '.join(map(str, child.args[2:4]))} ended with {child.returncode}; run it by hand to see why")
+                raise SystemExit(f"a process of the route ended with {child.returncode}; run it by hand to see why: {child.args!r}")
         if time.monotonic() > end:
             raise SystemExit(f"nothing came within {patience_s:.0f} s; is the machine busy?")
         time.sleep(every_s)

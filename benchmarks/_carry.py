@@ -8,7 +8,7 @@ from itertools import islice
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from benchmarks._bench import counted, running, until
+from benchmarks._bench import cpu_s, running, scraped, until
 from config.settings import Settings
 from engine.facts import Frame, ScoredBatch, cut
 from engine.market.simulator import Simulator
@@ -23,6 +23,7 @@ from streams.worker import client_options, wall_ms
 
 START_MS = 1_700_000_000_000
 TOGETHER = 50       # frames handed to the producer at once
+POLL_S = 0.2        # a count costs the worker some milliseconds
 WARM = 0.1          # of the frames are left out at the beginning
 
 
@@ -50,42 +51,38 @@ def published(settings: Settings, frames: Iterator[Frame]) -> int:
         return sum(out.send_all(topic, [(frame.symbol, encode(frame)) for frame in some]) for some in batched(frames, TOGETHER))
 
 
-def stamps(settings: Settings, topic: str) -> list[tuple[int, bytes]]:
-    """(wall clock in ms, bytes) of every record of the topic, in the order of writing."""
-    found = [(r.ts_ms, r.value) for (name, partition) in bus.ends(settings, [topic]) for r in bus.read(settings, name, partition=partition)]
-    return sorted(found, key=lambda r: r[0])
+def carried(env: dict[str, str], ports: list[int], frames: int, size: int, services: str, done: str) -> tuple[float, float]:
+    """(events a second, events a processor-second) of worker processes, one a port, over `frames` frames that wait: from the first that
+    counts at the features to the last that is through the series `done`, by the workers' own counts."""
+    seen: list[tuple[float, float, float, float]] = []      # time, frames taken, frames done, processor time
+
+    def all_done() -> bool:
+        series = [scraped(port) for port in ports]
+        taken, through = (sum(v for one in series for k, v in one.items() if k.startswith(name))
+                          for name in ('frames_total{service="signal_engine"', done))
+        seen.append((time.monotonic(), taken, through, sum(cpu_s(child.pid) for child in children)))
+        return through >= frames
+
+    commands = [["scripts.run_live", "--services", services, "--metrics-port", str(port)] for port in ports]
+    with running(*commands, env=env) as children:
+        until(all_done, children, 300, POLL_S)
+    first, last = next(at for at in seen if at[1] >= WARM * frames), seen[-1]
+    events = (frames - first[2]) * size      # of which some are on their way already: what is not done at the first count
+    taken = (frames - first[1]) * size
+    return taken / (last[0] - first[0]), events / (last[3] - first[3])
 
 
-def framed(settings: Settings, env: dict[str, str], frames: int, size: int, workers: list[list[str]]) -> tuple[float, int]:
-    """(events a second, candidates) of worker processes over `frames` frames that wait, by the clock of what they wrote."""
+def told(settings: Settings, frames: int, size: int) -> int:
+    """Candidates on sig.scored; every event must be there once."""
     topic = named(SIG_SCORED, settings)
-    with running(*workers, env=env) as children:
-        until(lambda: sum(last for _, last in bus.ends(settings, [topic]).values()) >= frames, children, 300)
-    records = stamps(settings, topic)
-    skipped = int(WARM * len(records))
-    took = (records[-1][0] - records[skipped][0]) / 1000
-    batches = [msgspec.msgpack.decode(blob, type=ScoredBatch) for _, blob in records]
+    batches = [decode(r.value) for (name, partition) in bus.ends(settings, [topic]) for r in bus.read(settings, name, partition=partition)]
     assert sum(b.n for b in batches) == frames * size, "an event was lost or told twice"
-    return sum(b.n for b in batches[skipped + 1:]) / took, sum(len(b.items) for b in batches)
+    return sum(len(b.items) for b in batches)
 
 
-def decided(env: dict[str, str], frames: int, size: int) -> float:
-    """Events a second of one worker of features, scores and desk over `frames` frames that wait, by its own count of what it decided."""
-    port, series = int(env["SLUICE_METRICS_PORT"]), 'stage_latency_ms_count{service="risk"}'
-    seen: list[tuple[float, float]] = []
-
-    def all_decided() -> bool:
-        seen.append((time.monotonic(), counted(port, series)))
-        return seen[-1][1] >= frames
-
-    with running(["scripts.run_live", "--services", "signal_engine,ai_scorer,risk"], env=env) as children:
-        until(all_decided, children, 300, 0.05)
-    first = next(at for at in seen if at[1] >= WARM * frames)
-    return (frames - first[1]) * size / (seen[-1][0] - first[0])
-
-
-def one_by_one(settings: Settings, events: int) -> float:
-    """The alternative: one record an event, features and score in a plain aiokafka loop, one answer each, acks=all; events a second."""
+def one_by_one(settings: Settings, events: int) -> tuple[float, float]:
+    """The alternative, (events a second, events a processor-second): features and score in a plain aiokafka loop, one record and one
+    answer an event, acks=all."""
     engines, scoring = Engines(settings), Scoring(settings)
     warm()
     source, out = named(SIG_CANDIDATES, settings), named(SIG_SCORED, settings)
@@ -93,7 +90,7 @@ def one_by_one(settings: Settings, events: int) -> float:
         whole = list(markets(settings, ["BTCUSDT"], events, events))
         publisher.send_all(source, (("BTCUSDT", encode(cut(f, i, i + 1))) for f in whole for i in range(f.n)))
 
-    async def loop() -> float:
+    async def loop() -> tuple[float, float]:
         reader = AIOKafkaConsumer(group_id=None, enable_auto_commit=False, auto_offset_reset="none", **client_options(settings))
         writer = AIOKafkaProducer(acks="all", **client_options(settings))
         await reader.start()
@@ -101,7 +98,7 @@ def one_by_one(settings: Settings, events: int) -> float:
         place = TopicPartition(source, bus.partition_of("BTCUSDT", settings.kafka.partitions))
         reader.assign([place])
         reader.seek(place, 0)
-        done, began, waiting = 0, 0.0, []
+        done, began, used, waiting = 0, 0.0, 0.0, []
         async for record in reader:
             found = engines.on(decode(record.value))
             assert found is not None
@@ -109,13 +106,14 @@ def one_by_one(settings: Settings, events: int) -> float:
             waiting.append(await writer.send(out, encode(answer), key=b"BTCUSDT"))
             done += 1
             if done == int(WARM * events):
-                began = time.perf_counter()
+                began, used = time.perf_counter(), time.process_time()
             if done == events:
                 break
         await asyncio.gather(*waiting)
-        took = time.perf_counter() - began
+        took, used = time.perf_counter() - began, time.process_time() - used
         await reader.stop()
         await writer.stop()
-        return (events - int(WARM * events)) / took
+        rest = events - int(WARM * events)
+        return rest / took, rest / used
 
     return asyncio.run(loop())

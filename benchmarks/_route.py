@@ -1,6 +1,7 @@
 """All services in one process, as `python -m scripts.run_live` runs them, keeping every observation of every histogram.
 
-A child of `benchmarks.stream`, not a command of its own: `python -m benchmarks._route FILE` writes FILE (npz) when it is told to end.
+A child of `benchmarks.stream` and `benchmarks.starts`, not a command of its own: `python -m benchmarks._route FILE.npz` writes FILE when it
+is told to end, and what there is at its first decision to FILE.first.npz.
 Beside the services' own series it keeps how late the event loop was, every pause of the garbage collector, the time that each stage took
 for each record, and by how much the wall clock was past an event's own time when the collector took it and when its scores were decided:
 that has in it what the time at ingress cannot see, the feed before the collector's stamp.
@@ -24,16 +25,19 @@ from engine.metrics import STAGES
 from engine.scoring.signals import warm
 from store.exporter import Exporter
 from streams.service import symbols_of, workers
+from streams.stopping import Stop
 from streams.worker import Worker, run, setup_logging, wall_ms
 
 PROBE_S = 0.001
+DECIDED = "stage_latency_ms/risk"
 
 
 class Samples(Exporter):
     """An exporter that keeps what its histograms were told, each value with the moment (`time.monotonic`, s) it came at."""
 
-    def __init__(self, symbols):
+    def __init__(self, symbols, first: Path):
         super().__init__(symbols)
+        self.first = first
         self.kept: dict[str, tuple[array, array]] = defaultdict(lambda: (array("d"), array("d")))
 
     def keep(self, name: str, value: float) -> None:
@@ -41,6 +45,8 @@ class Samples(Exporter):
         at, values = self.kept[name]
         at.append(time.monotonic())
         values.append(value)
+        if name == DECIDED and len(at) == 1:
+            self.write(self.first)
 
     def observe(self, series: m.Series, value: float, **labels: str) -> None:
         """As the exporter does, and kept."""
@@ -56,7 +62,9 @@ class Samples(Exporter):
     def write(self, path: Path) -> None:
         """All series as NAME:at and NAME:value."""
         columns = {f"{name}:{part}": np.frombuffer(a) for name, pair in self.kept.items() for part, a in zip(("at", "value"), pair) if a}
-        np.savez(path, **columns)
+        part = path.with_suffix(".part.npz")
+        np.savez(part, **columns)  # type: ignore[arg-type]
+        part.rename(path)
 
 
 def watched(worker: Worker, samples: Samples) -> None:
@@ -113,9 +121,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", action="append", default=[])
     args = parser.parse_args(argv)
     setup_logging()
+    stop = Stop(args.services)
     settings = config.load(*args.config)
-    warm()
-    samples = Samples(symbols_of(settings))
+    samples = Samples(symbols_of(settings), args.file.with_suffix(".first.npz"))
+    samples.keep("imported", 0.0)
+    if "signal_engine" in args.services:
+        warm()
     made = workers(args.services.split(","), settings, samples)
     for worker in made:
         watched(worker, samples)
@@ -143,10 +154,11 @@ def main(argv: list[str] | None = None) -> int:
 
     gc.callbacks.append(collected)
     made[-1].background += [probe, cpu]
-    try:
-        return run(made, samples, settings, settings.ports.metrics)
-    finally:
+    async def keep() -> None:
         samples.write(args.file)
+
+    made[-1].on_close.append(keep)
+    return run(made, samples, settings, settings.ports.metrics, stop)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: lis
             if isinstance(fact, Market) and fact.seq // events != frame:
                 frame = fact.seq // events
                 commit()
-                consumed.clear(), outs.clear()
+                consumed.clear()
+                outs.clear()
         commit()
         took = time.perf_counter() - began
         size = Path(folder, "ledger.db").stat().st_size

@@ -114,31 +114,31 @@ def latency(folder: Path, kafka: broker.Broker, base: dict[str, str], rates: lis
         print(f"{'':>9} a record's work: {work}; {len(pauses)} collections, longest {pauses.max(initial=0.0):.1f} ms", flush=True)
 
 
+CARRIED = (("signal_engine,ai_scorer", 'frames_total{service="ai_scorer"'),
+           ("signal_engine,ai_scorer,risk", 'stage_latency_ms_count{service="risk"}'))
+
+
 def carry(folder: Path, base: dict[str, str], workers: list[int], sizes: list[int], events: int, plainly: int) -> None:
-    """A row a number of workers and size of frame, then the alternative."""
-    print(f"{'workers':>7} {'a frame':>7} {'events/s':>10} {'candidates an event':>20}")
-    for n in workers:
-        for size in sizes:
-            env = base | {"SLUICE_DATA": str(folder / f"carry{n}-{size}"), "SLUICE_INSTANCE": f"c{n}x{size}", "SLUICE_FEED": f"c{n}x{size}",
-                          "SLUICE_METRICS_PORT": str(free_port()), "SLUICE_MODELS": str(folder / "models"), "SLUICE_PARTITIONS": str(n)}
-            settings = config.load(env=env)
-            names = ["BTCUSDT", "ETHUSDT"][:n]
-            frames = _carry.published(settings, _carry.markets(settings, names, events * n, size))
-            command = ["scripts.run_live", "--services", "signal_engine,ai_scorer"]
-            rate, found = _carry.framed(settings, env, frames, size, [command] * n)
-            print(f"{n:>7} {size:>7} {rate:>10,.0f} {found / (frames * size):>20.3f}", flush=True)
-    for size in sizes:
-        env = base | OPEN | {"SLUICE_DATA": str(folder / f"desk{size}"), "SLUICE_INSTANCE": f"d{size}", "SLUICE_FEED": f"d{size}",
-                             "SLUICE_METRICS_PORT": str(free_port()), "SLUICE_MODELS": str(settings.folder("models"))}
-        settings = config.load(env=env)
-        frames = _carry.published(settings, _carry.markets(settings, ["BTCUSDT"], events, size))
-        rate = _carry.decided(env, frames, size)
-        print(f"{'1, desk':>7} {size:>7} {rate:>10,.0f}", flush=True)
+    """A row a number of workers and size of frame, the desk's, then the alternative."""
+    print(f"{'workers':>7} {'of':<30} {'a frame':>7} {'events/s':>10} {'a processor-second':>19} {'candidates an event':>20}")
+    for services, done in CARRIED:
+        for n in workers if "risk" not in services else [1]:
+            for size in sizes:
+                name = f"c{len(services)}x{n}x{size}"
+                env = base | OPEN | {"SLUICE_DATA": str(folder / name), "SLUICE_INSTANCE": name, "SLUICE_FEED": name,
+                                     "SLUICE_MODELS": str(folder / "models"), "SLUICE_PARTITIONS": str(n)}
+                settings = config.load(env=env)
+                frames = _carry.published(settings, _carry.markets(settings, ["BTCUSDT", "ETHUSDT"][:n], events * n, size))
+                rate, each = _carry.carried(env, [free_port() for _ in range(n)], frames, size, services, done)
+                share = _carry.told(settings, frames, size) / (frames * size)
+                print(f"{n:>7} {services:<30} {size:>7} {rate:>10,.0f} {each:>19,.0f} {share:>20.3f}", flush=True)
     env = base | {"SLUICE_DATA": str(folder / "plain"), "SLUICE_INSTANCE": "plain", "SLUICE_FEED": "plain",
                   "SLUICE_MODELS": str(folder / "models")}
     settings = config.load(env=env)
     _carry.published(settings, iter(()))
-    print(f"{'plain':>7} {1:>7} {_carry.one_by_one(settings, plainly):>10,.0f}   aiokafka, a record and an answer an event", flush=True)
+    rate, each = _carry.one_by_one(settings, plainly)
+    print(f"{1:>7} {'plain aiokafka loop':<30} {1:>7} {rate:>10,.0f} {each:>19,.0f}   features and scores, a record and an answer an event",
+          flush=True)
 
 
 def paced(folder: Path, kafka: broker.Broker, base: dict[str, str], warm: float, seconds: float) -> None:
