@@ -126,7 +126,8 @@ def carry(folder: Path, base: dict[str, str], workers: list[int], sizes: list[in
             for size in sizes:
                 name = f"c{len(services)}x{n}x{size}"
                 env = base | OPEN | {"SLUICE_DATA": str(folder / name), "SLUICE_INSTANCE": name, "SLUICE_FEED": name,
-                                     "SLUICE_MODELS": str(folder / "models"), "SLUICE_PARTITIONS": str(n)}
+                                     "SLUICE_MODELS": str(folder / "models"), "SLUICE_PARTITIONS": str(n),
+                                     "SLUICE_SHARED": str(n > 1).lower()}
                 settings = config.load(env=env)
                 frames = _carry.published(settings, _carry.markets(settings, ["BTCUSDT", "ETHUSDT"][:n], events * n, size))
                 rate, each = _carry.carried(env, [free_port() for _ in range(n)], frames, size, services, done)
@@ -160,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rates", default="100,1000,5000", help="market events a second (default 100,1000,5000)")
     parser.add_argument("--seconds", type=float, default=20.0, help="measured at each rate (default 20)")
     parser.add_argument("--warm", type=float, default=8.0, help="left out before (default 8)")
-    parser.add_argument("--workers", default="1", help="processes of features and scores (default 1)")
+    parser.add_argument("--workers", default="1,2", help="processes of features and scores, each with a symbol of its own (default 1,2)")
     parser.add_argument("--sizes", default="200,1000", help="events a frame (default 200,1000)")
     parser.add_argument("--events", type=int, default=400_000, help="carried for each worker (default 400,000)")
     parser.add_argument("--plain", type=int, default=10_000, help="events of the alternative (default 10,000)")
