@@ -20,10 +20,14 @@ from engine.metrics import (
     MARKET_DATA_AGE_MS,
     MARKET_GAPS_TOTAL,
     ONNX_PARITY_FAIL_TOTAL,
+    ORPHAN_ORDERS,
+    POSITION_DIFFERENCE,
     SCHEMA_MISMATCH_TOTAL,
     SERVICE_READY,
     STAGE_ERRORS_TOTAL,
     UNKNOWN_ORDERS,
+    UNRECONCILED_MS,
+    VENUE_MISMATCHES_TOTAL,
     Series,
 )
 
@@ -99,6 +103,17 @@ def catalogue(settings: Settings) -> tuple[Alert, ...]:
               "A kill is in force: nothing is opened until it is released.", HALTED, HALTED(), 0, 1, 0),
         Alert("UnknownOrders", CRITICAL, f"sum({UNKNOWN_ORDERS}) > 0", "1m",
               "{{ $value }} orders were sent and the venue's answer is not known.", UNKNOWN_ORDERS, UNKNOWN_ORDERS(), 0, 1, 0),
+        counted("VenueMismatch", CRITICAL, VENUE_MISMATCHES_TOTAL, "kind", "10m",
+                "{{ $labels.kind }}: the desk's books and the venue's word differ; the desk has halted.", kind="position"),
+        Alert("PositionMismatch", CRITICAL, f"max by (symbol) (abs({POSITION_DIFFERENCE})) > 0", "0m",
+              "{{ $labels.symbol }}: the venue's position and the desk's are {{ $value }} apart.",
+              POSITION_DIFFERENCE, POSITION_DIFFERENCE(symbol=symbol), 0, 0.25, 0),
+        Alert("OrphanOrders", CRITICAL, f"max({ORPHAN_ORDERS}) > 0", "0m",
+              "{{ $value }} orders rest at the venue that were never the desk's.", ORPHAN_ORDERS, ORPHAN_ORDERS(), 0, 1, 0),
+        Alert("NotReconciled", CRITICAL, f"max({UNRECONCILED_MS}) > {limits.max_unreconciled_ms}", "30s",
+              "For {{ $value | printf \"%.0f\" }} ms the desk has not been compared with its venue "
+              f"(limit {limits.max_unreconciled_ms}).", UNRECONCILED_MS, UNRECONCILED_MS(), 3000, limits.max_unreconciled_ms + 1,
+              limits.max_unreconciled_ms),
         Alert("LedgerOutboxStuck", CRITICAL, f"max({LEDGER_OUTBOX}) > {limits.max_outbox_records}", "1m",
               "{{ $value }} records stand in the ledger and the broker has not acknowledged them "
               f"(limit {limits.max_outbox_records}).",

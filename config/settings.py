@@ -109,6 +109,7 @@ class Monitoring(Struct, frozen=True):
     stale_ms: e.Many
     max_lag_records: e.Many
     clock_skew_ms: e.Many
+    max_unreconciled_ms: e.Many
     max_outbox_records: e.Many
     max_disk_percent: typing.Annotated[float, Meta(gt=0, le=100)]
     runbook_url: str

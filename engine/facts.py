@@ -328,6 +328,25 @@ class Fills(msgspec.Struct, frozen=True, gc=False, tag="fills"):
     items: list[Fill]
 
 
+class Standing(msgspec.Struct, frozen=True, gc=False, tag="standing"):
+    """What the venue says stands after its number `seq` of this symbol: position (signed, base units), average price, the result
+    after fees, and the orders that rest with their unfilled quantity. `journal` names the memory that the number belongs to.
+
+    `asked` answers for single orders: `pending` (taken, not yet in the book), `open`, `cancelling`, `ended`; "" where the venue
+    never had it.
+    """
+    symbol: str
+    journal: str
+    seq: int
+    ts_ms: int
+    position: float
+    average: float
+    realized_usd: float
+    fees_usd: float
+    open_orders: dict[str, float] = {}
+    asked: dict[str, str] = {}
+
+
 class Outcome(msgspec.Struct, frozen=True, gc=False, tag="outcome"):
     """An entry that is closed: what it paid, what it brought, and how it ended."""
     id: str
@@ -375,7 +394,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False, tag="tick"):
 
 
 Fact = (Frame | Candidate | Candidates | Scored | ScoredBatch | Market | Decision | Dropped | Order | Cancel | Approved | DroppedBatch
-        | Report | Fill | Reports | Fills | Outcome | Outcomes | Control | Tick)
+        | Report | Fill | Reports | Fills | Standing | Outcome | Outcomes | Control | Tick)
 # array_like and mapping structs cannot share one tagged union: what travels inside others stays out of the wire's union
-Record = Frame | Candidates | ScoredBatch | Market | Approved | DroppedBatch | Reports | Fills | Outcomes | Control | Tick
+Record = Frame | Candidates | ScoredBatch | Market | Approved | DroppedBatch | Reports | Fills | Standing | Outcomes | Control | Tick
 Consumed = Market | ScoredBatch | Report | Fill | Control | Tick

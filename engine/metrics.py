@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine import reasons
+from engine.execution.reconcile import KINDS as MISMATCHES
 from engine.facts import CAUSES, STATUSES
 
 SYMBOL = ("*",)  # filled with the configured symbols when the exporter starts
@@ -130,6 +131,13 @@ FILLS_TOTAL = counter("fills_total", "Executions", symbol=SYMBOL, liquidity=("ma
 FILL_RATE_ROLLING = gauge("fill_rate_rolling", "Entries filled / entries placed, last 50", route=ROUTES)
 ORDER_MS = histogram("tick_to_venue_ms", "Ingress of the market event to the order handed to the venue", MS)
 UNKNOWN_ORDERS = gauge("unknown_orders", "Orders whose submit is ambiguous and not yet reconciled")
+
+VENUE_COMPARISONS_TOTAL = counter("venue_comparisons_total", "Comparisons of the desk's books with what the venue says stands")
+VENUE_MISMATCHES_TOTAL = counter("venue_mismatches_total", "Differences between the desk's books and the venue's word", kind=MISMATCHES)
+POSITION_DIFFERENCE = gauge("position_difference", "The venue's position less the desk's, base units", symbol=SYMBOL)
+RESULT_DIFFERENCE_USD = gauge("result_difference_usd", "The venue's realised result less the desk's", symbol=SYMBOL)
+ORPHAN_ORDERS = gauge("orphan_orders", "Orders that rest at the venue and were never the desk's")
+UNRECONCILED_MS = gauge("unreconciled_ms", "Time since the desk was last compared with its venue")
 
 # the ledger
 LEDGER_TRANSACTIONS_TOTAL = counter("ledger_transactions_total", "Transactions written", writer=STAGES)

@@ -8,6 +8,7 @@ that it speaks of are here. Cooldowns start with the venue's acceptance (15).
 import msgspec
 
 from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, Fill, Order, Outcome, Report, direction
+from engine.holding import Holding
 from engine.policy import OpenEntry, PortfolioState
 from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
 from engine.settings import Instrument
@@ -96,6 +97,7 @@ class Portfolio(msgspec.Struct):
     last_trade_time: float | None = None
     last_trade_by_symbol: dict[str, float] = {}
     positions: dict[str, float] = {}
+    holdings: dict[str, Holding] = {}       # the same at average cost, as a venue keeps it
     orphans: int = 0
     duplicates: int = 0
     _view: dict | None = None
@@ -212,6 +214,7 @@ class Portfolio(msgspec.Struct):
         self.fees_usd += fill.fee_usd
         signed = fill.qty if fill.side == BUY else -fill.qty
         self.positions[fill.symbol] = round(self.positions.get(fill.symbol, 0.0) + signed, 10)
+        self.holdings.setdefault(fill.symbol, Holding()).take(fill)
         self._view = None
         return order
 

@@ -42,4 +42,5 @@ IOC_UNFILLED = "ioc_unfilled"
 REQUESTED = "requested"
 STALE_EPOCH = "stale_epoch"
 VENUE_UNREACHABLE = "venue_unreachable"
+NOT_ARRIVED = "not_arrived"                # the venue never had it, and it is too late to send it now
 OTHER_VENUE = "other_venue"                # decided against a venue whose memory is gone: not handed to the one that is there now

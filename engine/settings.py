@@ -65,12 +65,18 @@ class Sizing(Struct, frozen=True):
 
 
 class Venue(Struct, frozen=True):
-    """Which venue, and how orders are sent to it."""
+    """Which venue, and how orders are sent to it.
+
+    Every `reconcile_ms` it is asked what stands, and the desk compares; an order without its word for `unknown_after_ms` is asked
+    about by id and, until the venue has answered, unknown.
+    """
     mode: Literal["paper", "real"]
     venue: Literal["sim", "recording", "bybit_v5"]
     maker_only: bool
     reduce_only: bool
     post_only: bool
+    reconcile_ms: Many
+    unknown_after_ms: Many
 
 
 class Matching(Struct, frozen=True):

@@ -121,6 +121,17 @@ def desk(settings: Settings) -> g.Dashboard:
                        {"exposure": level(m.EXPOSURE_USD, how="sum")}, "currencyUSD", steps((GREEN, None), (RED, cap)))),
             (12, graph("Position", "Signed, base units", {"{{symbol}}": level(m.POSITION_QTY, "symbol", how="sum")})),
         )),
+        Row("Beside the venue's word", 6, (
+            (6, graph("Differences with the venue", "The venue's position less the desk's, base units, and orders that rest there and are "
+                      "not ours", {"{{symbol}}": level(m.POSITION_DIFFERENCE, "symbol", how="sum"),
+                                   "orphan orders": level(m.ORPHAN_ORDERS, how="sum")})),
+            (6, graph("Difference in the result", "The venue's realised result less the desk's",
+                      {"{{symbol}}": level(m.RESULT_DIFFERENCE_USD, "symbol", how="sum")}, "currencyUSD")),
+            (6, graph("Comparisons", "Made, and differences found, a second", {
+                "made": total(m.VENUE_COMPARISONS_TOTAL), "{{kind}}": total(m.VENUE_MISMATCHES_TOTAL, "kind")}, "ops")),
+            (6, graph("Since the last comparison", "The line is `monitoring.max_unreconciled_ms`",
+                      {"age": level(m.UNRECONCILED_MS)}, "ms", steps((GREEN, None), (RED, settings.monitoring.max_unreconciled_ms)))),
+        )),
         Row("Yes and no", 9, (
             (12, stacked("Decisions", "Entry decisions a second, by code", {"{{decision}}": total(m.DECISIONS_TOTAL, "decision")}, "ops")),
             (12, bars("Refusals, 1 h", "Scored signals refused, by reason", "{{reason}}",

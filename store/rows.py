@@ -3,13 +3,13 @@ import json
 import math
 from typing import Any
 
-from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, UNKNOWN, Control, Decision, Dropped, Fill, Order, Outcome, Report
+from engine.facts import ACCEPTED, CANCELLED, DONE, REJECTED, UNKNOWN, Control, Decision, Dropped, Fill, Order, Outcome, Report
+from engine.holding import DUST, Holding
 from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
 from store import tables
 
 RANK = {"": 0, UNKNOWN: 1, ACCEPTED: 2, REJECTED: 3, CANCELLED: 3, DONE: 3}
 ENDED = 3
-DUST = 1e-9            # below this a position is flat: sums of lots leave crumbs
 
 Row = list[Any]        # values in the order of the table's columns
 
@@ -76,15 +76,6 @@ def filled(row: Row, fill: Fill) -> None:
 
 def moved(position: Row, fill: Fill) -> None:
     """Moves a position `[symbol, qty, avg_price, realized_usd, fees_usd, updated_ms]` by an execution, at average cost."""
-    _, held, average, realized, fees, at = position
-    signed = fill.qty if fill.side == BUY else -fill.qty
-    now = held + signed
-    if held * signed >= 0:
-        average = (abs(held) * average + fill.qty * fill.price) / (abs(held) + fill.qty) if fill.qty else average
-    else:
-        closing = min(abs(held), fill.qty)
-        realized += closing * (fill.price - average) * (1 if held > 0 else -1)
-        if fill.qty > abs(held):
-            average = fill.price        # through zero: the rest opens anew
-    now = 0.0 if abs(now) < DUST else now
-    position[1:] = [now, average if now else 0.0, realized - fill.fee_usd, fees + fill.fee_usd, max(at, fill.ts_ms)]
+    holding = Holding(*position[1:5])
+    holding.take(fill)
+    position[1:] = [holding.qty, holding.average, holding.realized_usd, holding.fees_usd, max(position[5], fill.ts_ms)]

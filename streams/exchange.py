@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from config import settings as config
@@ -22,7 +22,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.execution.floor import Floor
 from engine.execution.matching import Matching
-from engine.facts import Fill, Frame, Report, cut
+from engine.facts import Fill, Frame, Report, Standing, cut
 from engine.market.simulator import Simulator
 from store import archive, bus, disk, importers
 from store.archive import ArchiveError
@@ -31,7 +31,7 @@ from store.venue_journal import JournalError, VenueJournal
 from streams.relay import Relay, Relayed
 from streams.stopping import Stop
 from streams.topics import MD_FRAMES, named
-from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
+from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Subscribe, TakeBack
 from streams.venues.wire import message, packed
 from streams.worker import setup_logging
 
@@ -322,9 +322,27 @@ class Exchange:
                 missed = list(self.journal.after(symbol, request.after.get(symbol, 0)))
                 writer.write(packed(Happened(symbol, self.session, pit.floor.known_ms, pit.floor.told, missed, self.markets())))
         elif isinstance(request, Ask):
-            orders = {o.order_id: o.qty - o.filled for p in self.pits.values() for o in p.floor.matching.open_orders()}
-            positions = {s: p.floor.matching.position * self.settings.instrument(s).lot for s, p in self.pits.items()}
-            writer.write(packed(Standing(orders, positions)))
+            writer.write(packed(self.standing(request.symbol, request.orders)))
+
+    def standing(self, symbol: str, asked: Sequence[str]) -> Standing:
+        """What stands of a symbol; nothing of one that is not traded here."""
+        pit = self.pits.get(symbol)
+        if pit is None:
+            return Standing(symbol, self.journal.id, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, dict.fromkeys(asked, ""))
+        floor, matching = pit.floor, pit.floor.matching
+        resting = {o.order_id: o.qty - o.filled for o in matching.open_orders()}
+        return Standing(
+            symbol,
+            self.journal.id,
+            matching.seq,
+            floor.known_ms,
+            matching.position * matching.instrument.lot,
+            floor.holding.average,
+            floor.holding.realized_usd,
+            floor.holding.fees_usd,
+            resting,
+            {order_id: matching.status(order_id) for order_id in asked},
+        )
 
     def order(self, symbol: str, act: Callable[[Floor], None]) -> None:
         """An order or cancel: taken, written down, worked."""

@@ -1,29 +1,47 @@
 """Orders to the venue, reports and fills back. `python -m streams.executor`
 
-Order ids are deterministic and the venue refuses one that it knows, so a repeated request changes nothing. An order without any
-word from the venue when the line broke is *unknown*: after reconnecting the venue is asked what happened and what stands, and
-only what it does not know is sent again.
+Order ids are deterministic and the venue refuses one that it knows. What was sent and has no word from the venue is *waiting*; when
+the line breaks it is *unknown*: the desk is told, and after reconnecting the venue is asked by id. What it has is left to its
+reports, what it never had is sent again (an entry whose time is over is refused instead); nothing is sent twice on a guess.
+Every `venue.reconcile_ms` the venue is asked what stands, and its answer goes to the desk, which compares (`streams.reconcile`).
 """
 
 import asyncio
 import logging
+import time
 
 import msgspec
 
 from config.settings import Settings
 from engine import metrics as m
 from engine import reasons
-from engine.facts import ENTRY, KILL, REJECTED, RELEASE, Approved, Control, Fill, Fills, Order, Report, Reports
+from engine.facts import (
+    ENTRY,
+    KILL,
+    REJECTED,
+    RELEASE,
+    UNKNOWN,
+    Approved,
+    Cancel,
+    Control,
+    Fill,
+    Fills,
+    Order,
+    Report,
+    Reports,
+)
 from store.exporter import Exporter
 from streams.codec import decode, encode
 from streams.stage import Stateful
 from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_REPORTS, SIG_APPROVED
 from streams.venues.local import venue_of
 from streams.venues.port import Happened, Hello, Venue
+from streams.waiting import Waiting
 from streams.worker import Worker, since_ms, wall_ms
 
 log = logging.getLogger("sluice.executor")
 RETRY_S = 0.5
+WATCH_S = 1.0
 
 
 class Executor:
@@ -34,10 +52,11 @@ class Executor:
         self.venue: Venue | None = None
         self.connected = asyncio.Event()
         self.after: dict[str, int] = {}  # the last venue number published, by symbol
-        self.unanswered: dict[str, Order] = {}  # sent, and not a word yet
+        self.waiting = Waiting()
         self.promised: dict[str, tuple[int, int]] = {}
         self.journal = ""  # the venue's memory that our numbers belong to
         self.estranged = False  # the venue has another memory, and nobody has released the desk since
+        self.began_ms = wall_ms()
         self.stage = Stateful(worker, self.on_record, self.parts, self.restore)
 
     def parts(self) -> dict[str, bytes]:
@@ -47,7 +66,7 @@ class Executor:
             "after": msgspec.msgpack.encode(self.after),
             "estranged": b"1" if self.estranged else b"",
             "promised": msgspec.msgpack.encode(self.promised),
-            "unanswered": msgspec.msgpack.encode(list(self.unanswered.values())),
+            "waiting": self.waiting.save(),
         }
 
     def restore(self, parts: dict[str, bytes]) -> None:
@@ -57,48 +76,71 @@ class Executor:
         if "promised" in parts:      # a venue that dies with us has forgotten it, and nobody says it twice
             self.promised = msgspec.msgpack.decode(parts["promised"], type=dict[str, tuple[int, int]])
         self.after = msgspec.msgpack.decode(parts["after"])
-        self.unanswered = {o.id: o for o in msgspec.msgpack.decode(parts["unanswered"], type=list[Order])}
+        self.waiting.load(parts.get("waiting", b""))
 
     async def on_record(self, record) -> None:
-        """What the desk approved, or a person's word."""
+        """What the desk approved, or a person's word. What was written before this life may have been sent in the one before."""
         fact = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
         if isinstance(fact, Approved):
-            await self.on_approved(fact)
+            await self.on_approved(fact, again=record.timestamp < self.began_ms)
         elif isinstance(fact, Control) and fact.kind == RELEASE:
             self.estranged = False
 
-    async def on_approved(self, approved: Approved) -> None:
-        """Orders, cancels and the promise of one stretch; waits while the venue cannot be reached."""
+    async def on_approved(self, approved: Approved, again: bool) -> None:
+        """Orders, cancels and the promise of one stretch; waits while the venue cannot be reached. What was handed to a line that
+        broke is left to `reconcile`."""
+        acts = approved.acts()
         while True:
             await self.connected.wait()
             venue = self.venue
             assert venue is not None
             try:
-                for act in approved.acts():
+                if acts and again:
+                    acts, again = await self.unsent(venue, acts), False
+                while acts:
+                    act = acts.pop(0)
                     if isinstance(act, Order) and act.cause == ENTRY and self.estranged:
                         await self.refuse(act, reasons.OTHER_VENUE)
-                    elif isinstance(act, Order):
-                        self.unanswered[act.id] = act
-                        await venue.place(act)
-                        if approved.sent_ms:
-                            self.exporter.observe(m.ORDER_MS, since_ms(approved.sent_ms))
-                    else:
-                        await venue.cancel(act)
+                        continue
+                    self.waiting.add(act)
+                    await self.hand(venue, act)
+                    if isinstance(act, Order) and approved.sent_ms:
+                        self.exporter.observe(m.ORDER_MS, since_ms(approved.sent_ms))
                 if approved.upto_ms:
                     self.promised[approved.symbol] = (approved.upto_ms, approved.seen)
                     await venue.promise(approved.symbol, approved.upto_ms, approved.seen)
                 break
-            except ConnectionError:
-                self.connected.clear()
-        self.exporter.set(m.UNKNOWN_ORDERS, 0 if self.connected.is_set() else len(self.unanswered))
+            except (ConnectionError, TimeoutError):
+                await self.hang_up(venue)
         if approved.sent_ms:
             self.exporter.observe(m.STAGE_LATENCY_MS, since_ms(approved.sent_ms), service="executor")
 
+    async def unsent(self, venue: Venue, acts: list[Order | Cancel]) -> list[Order | Cancel]:
+        """Of what an earlier life may have sent: what the venue never had, and the cancels of what is still there."""
+        has = (await venue.standing(acts[0].symbol, [a.id if isinstance(a, Order) else a.order_id for a in acts])).asked
+        return [a for a in acts if a not in self.waiting
+                and (has[a.id] == "" if isinstance(a, Order) else has[a.order_id] in ("open", "pending"))]
+
+    async def hang_up(self, venue: Venue) -> None:
+        """Ends a line that does not answer; `line` opens another one."""
+        if venue is self.venue:
+            self.connected.clear()
+        await venue.close()
+
+    async def hand(self, venue: Venue, act: Order | Cancel) -> None:
+        """To the venue; what it made of it is a report's word."""
+        await (venue.place(act) if isinstance(act, Order) else venue.cancel(act))
+
     async def refuse(self, order: Order, reason: str) -> None:
-        """The executor's own word that an order will not reach the venue; it has no number of the venue's."""
+        """The executor's own word that an order will not reach the venue."""
         log.warning("%s is refused: %s", order.id, reason)
-        told = Report(order.id, order.symbol, REJECTED, reason, 0.0, 0, order.ts_ms)
-        await (await self.worker.send(EXEC_REPORTS, order.symbol, encode(Reports(order.symbol, "", 0, 0, wall_ms(), [told]))))
+        await self.word(order, REJECTED, reason)
+
+    async def word(self, act: Order | Cancel, status: str, reason: str) -> None:
+        """A report of our own, which has no number of the venue's."""
+        order_id = act.id if isinstance(act, Order) else act.order_id
+        told = Report(order_id, act.symbol, status, reason, 0.0, 0, act.ts_ms)
+        await (await self.worker.send(EXEC_REPORTS, act.symbol, encode(Reports(act.symbol, "", 0, 0, wall_ms(), [told]))))
 
     async def line(self) -> None:
         """The venue's line: connects, hears, connects again."""
@@ -110,14 +152,22 @@ class Executor:
                 await self.know(hello)
                 self.venue = venue
                 hearing = asyncio.ensure_future(self.hear(venue))
-                await self.reconcile(venue)
-                self.connected.set()
-                log.info("venue %s:%d, session %s", x.host, x.port, venue.hello.session if venue.hello else "?")
-                await hearing
+                try:
+                    await asyncio.sleep(0)
+                    for symbol in hello.symbols:
+                        await self.reconcile(venue, symbol, 0.0)
+                    for symbol, (upto_ms, seen) in self.promised.items():  # a restarted exchange may have forgotten the last of them
+                        await venue.promise(symbol, upto_ms, seen)
+                    self.connected.set()
+                    log.info("venue %s:%d, session %s", x.host, x.port, hello.session)
+                    await hearing
+                finally:
+                    hearing.cancel()
             except (TimeoutError, OSError) as error:
                 self.connected.clear()
-                self.exporter.set(m.UNKNOWN_ORDERS, len(self.unanswered))
-                log.warning("the venue's line broke (%s); %d orders are unknown until it is back", error, len(self.unanswered))
+                await venue.close()
+                log.warning("the venue's line broke (%s)", error or type(error).__name__)
+                await self.doubt("the line broke")
                 await asyncio.sleep(RETRY_S)
 
     async def know(self, hello: Hello) -> None:
@@ -128,22 +178,55 @@ class Executor:
             log.error("%s; the desk is halted: compare positions, then python -m scripts.release_kill", reason)
             kill = Control(f"kill-venue-{hello.journal}-{wall_ms():.0f}", KILL, "executor", reason, 0, 0)
             await (await self.worker.send(CONTROL_EVENTS, "control", encode(kill)))
-            self.after, self.unanswered, self.estranged = {}, {}, True
+            self.after, self.estranged = {}, True
+            self.waiting.clear()
         if self.journal != hello.journal:
             self.journal = hello.journal
             await self.stage.save()
 
-    async def reconcile(self, venue: Venue) -> None:
-        """Asks before it sends again: what the venue neither reports nor has standing has not arrived."""
-        await asyncio.sleep(0)
-        standing = await venue.standing()
-        for order in list(self.unanswered.values()):
-            if order.id not in standing.orders:
-                log.info("%s has not arrived: sent again", order.id)
-                await venue.place(order)
-        for symbol, (upto_ms, seen) in self.promised.items():  # a restarted exchange may have forgotten the last of them
-            await venue.promise(symbol, upto_ms, seen)
-        self.exporter.set(m.UNKNOWN_ORDERS, 0)
+    async def doubt(self, why: str) -> None:
+        """Nobody knows what became of what is waiting: the desk is told once, the log names the ids."""
+        doubted = self.waiting.doubt()
+        if doubted:
+            log.warning("%s: unknown until the venue has been asked: %s", why, ", ".join(map(str, doubted)))
+        for one in doubted:
+            await self.word(one.act, UNKNOWN, reasons.VENUE_UNREACHABLE)
+        self.exporter.set(m.UNKNOWN_ORDERS, len(self.waiting.unknown))
+
+    async def reconcile(self, venue: Venue, symbol: str, older_s: float) -> None:
+        """Asks what stands of a symbol and what became of what has waited so long; its answer goes to the desk as well."""
+        asked = self.waiting.of(symbol, older_s)
+        standing = await venue.standing(symbol, [one.order_id for one in asked])
+        lockstep = bool(venue.hello and venue.hello.lockstep)
+        for one in asked:
+            verdict = self.waiting.judge(one, standing, lockstep)
+            if verdict == "again":
+                log.info("%s has not arrived: sent again", one)
+                await self.hand(venue, one.act)
+            elif verdict == "late":
+                assert isinstance(one.act, Order)
+                await self.refuse(one.act, reasons.NOT_ARRIVED)
+        self.exporter.set(m.UNKNOWN_ORDERS, len(self.waiting.unknown))
+        await self.worker.send(EXEC_REPORTS, symbol, encode(msgspec.structs.replace(standing, asked={})))
+
+    async def watch(self) -> None:
+        """Asks again and again what stands, and says which orders have been unknown for too long."""
+        v = self.settings.venue
+        asked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(min(WATCH_S, v.reconcile_ms / 1000))
+            for one in self.waiting.overdue(v.unknown_after_ms / 1000):
+                log.error("%s has been unknown for %.1f s: the venue cannot be asked", one, one.age_s)
+            venue = self.venue
+            if venue is None or not self.connected.is_set() or time.monotonic() - asked_at < v.reconcile_ms / 1000:
+                continue
+            asked_at = time.monotonic()
+            try:
+                for symbol in venue.hello.symbols if venue.hello else ():
+                    await self.reconcile(venue, symbol, v.unknown_after_ms / 1000)
+            except (TimeoutError, OSError) as error:
+                log.warning("the venue does not say what stands (%s): hung up", error or type(error).__name__)
+                await self.hang_up(venue)
 
     async def hear(self, venue: Venue) -> None:
         """Everything that happens at the venue, published: fills first, then the reports that speak of them."""
@@ -157,7 +240,7 @@ class Executor:
         fills = [i for i in items if isinstance(i, Fill)]
         reports = [i for i in items if isinstance(i, Report)]
         for item in items:
-            self.unanswered.pop(item.order_id, None)
+            self.waiting.answered(item)
         if fills:
             await (await self.worker.send(EXEC_FILLS, happened.symbol, encode(Fills(happened.symbol, happened.session, wall_ms(), fills))))
         told = Reports(happened.symbol, happened.session, happened.upto_ms, happened.upto_seq, wall_ms(), reports, happened.markets)
@@ -172,7 +255,7 @@ def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) ->
     venue_of(settings)
     worker = made("executor", settings, exporter, [SIG_APPROVED, CONTROL_EVENTS])
     executor = Executor(worker, settings, exporter)
-    worker.background.append(executor.line)
+    worker.background += [executor.line, executor.watch]
     return worker
 
 

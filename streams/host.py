@@ -12,6 +12,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.desk import Desk
 from engine.facts import (
+    RELEASE,
     UNKNOWN,
     Approved,
     Cancel,
@@ -28,6 +29,7 @@ from engine.facts import (
     Report,
     Reports,
     ScoredBatch,
+    Standing,
     Tick,
     cut,
     market_of,
@@ -35,6 +37,7 @@ from engine.facts import (
 from engine.lane import FOREVER, Lane
 from engine.telemetry import Telemetry
 from store.ledger import Ledger
+from streams.reconcile import Books, Reconciler
 
 Place = tuple[str, int, int]  # topic, partition, offset
 
@@ -48,6 +51,7 @@ class HostState(msgspec.Struct):
     heard: dict[str, int]
     sessions: dict[str, list[str]] = {}
     reached: dict[str, int] = {}
+    books: dict[str, Books] = {}
 
 
 class Road:
@@ -100,6 +104,7 @@ class DeskHost:
         self.roads: dict[str, Road] = {}
         self.markets: dict[str, dict[str, int]] = {}  # a session's symbols, with the last event's time where one is over
         self.open = Open()
+        self.reconciler = Reconciler(settings, self.desk, telemetry.meter, lockstep)
         self.commits = 0
         self.kept, blob, tail = ledger.restore()
         if blob:
@@ -107,6 +112,7 @@ class DeskHost:
             self.desk.restore(state.desk)
             self.market, self.scored, self.heard = state.market, state.scored, state.heard
             self.sessions, self.reached = state.sessions, state.reached
+            self.reconciler.books = state.books
         self.refolded = 0
         for entry in tail:
             for fact in entry.consumed:
@@ -133,6 +139,9 @@ class DeskHost:
             )
         elif isinstance(fact, (Report, Fill)) and fact.seq:
             self.heard[fact.symbol] = max(self.heard.get(fact.symbol, 0), fact.seq)
+            self.reconciler.numbered(fact.symbol, fact.seq)
+        elif isinstance(fact, Control) and fact.kind == RELEASE:
+            self.reconciler.accept()
 
     # records in
 
@@ -149,7 +158,11 @@ class DeskHost:
             self._feed(record, consumed, outs)
             self.open.done(place)
         else:
+            if isinstance(record, Standing):
+                self.reconciler.offer(record)
             self.open.done(place)
+        if kill := self.reconciler.halt():
+            self._feed(kill, consumed, outs)
         return consumed, outs
 
     def _feed(self, fact, consumed: list, outs: list) -> None:
@@ -344,13 +357,16 @@ class DeskHost:
         self.open.marks.clear()
         seq = self.ledger.commit(self.desk.state.now_ms, consumed, produced, marks)
         self.commits += 1
-        if seq - self.kept >= self.settings.ledger.snapshot_every:     # counted in the chain: a life that is cut short adds to the last
+        released = any(isinstance(fact, Control) and fact.kind == RELEASE for fact in consumed)    # it accepts what no journal has
+        if released or seq - self.kept >= self.settings.ledger.snapshot_every:     # counted in the chain: a short life adds to the last
             self.snapshot(seq)
         self.telemetry.meter.inc(m.LEDGER_TRANSACTIONS_TOTAL, writer="risk")
         return seq
 
     def snapshot(self, seq: int) -> None:
         """Bounds the next start."""
-        state = HostState(self.desk.snapshot(), self.market, self.scored, self.heard, self.sessions, self.reached)
+        state = HostState(
+            self.desk.snapshot(), self.market, self.scored, self.heard, self.sessions, self.reached, self.reconciler.books
+        )
         self.ledger.snapshot(seq, self.desk.state.now_ms, msgspec.msgpack.encode(state))
         self.kept = seq

@@ -118,6 +118,7 @@ class Risk:
             await asyncio.sleep(1.0)
             desk = self.host.desk
             self.telemetry.stands(desk.portfolio, desk.state.halted or self.stuck)
+            self.exporter.set(m.UNRECONCILED_MS, self.host.reconciler.age_ms)
             await self.acknowledge()
             quiet_ms = (time.monotonic() - self.heard_at) * 1000
             if self.ticks and quiet_ms > QUIET_MS and desk.portfolio.entries:

@@ -1,6 +1,7 @@
 """The executor and its venue, on a real broker: what stands when the venue is not the one it was."""
 import asyncio
 
+import msgspec
 import pytest
 from builders import SYMBOL, market, scored
 from services import Services, at, until
@@ -8,20 +9,95 @@ from services import Services, at, until
 from benchmarks.stream import free_port
 from engine import metrics as m
 from engine import reasons
-from engine.facts import BUY, ENTRY, KILL, LIMIT, RELEASE, Approved, Control, Order, ScoredBatch
+from engine.facts import BUY, ENTRY, KILL, LIMIT, RELEASE, Approved, Cancel, Control, Order, Reports, ScoredBatch
 from streams.codec import encode
 from streams.topics import CONTROL_EVENTS, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED
+from streams.venues import local
+from streams.venues.local import LocalVenue
+from streams.venues.port import Place, TakeBack
+from streams.venues.wire import message, packed
 
+POSTED = 30_000.0       # far below the market: it rests
 pytestmark = pytest.mark.broker
 T = 1_700_000_000_000
 
 
-def order(name: str, price: float, cause: str = ENTRY) -> Order:
-    return Order(name, cause, name, SYMBOL, BUY, 0.01, price, LIMIT, True, cause != ENTRY, "paper", 0, T)
+def order(name: str, price: float = POSTED, cause: str = ENTRY) -> Order:
+    return Order(name, cause, name, SYMBOL, BUY, 0.1, price, LIMIT, True, cause != ENTRY, "paper", 0, T)
 
 
-def approved(*orders: Order) -> bytes:
-    return encode(Approved(SYMBOL, "s1", 0, 0, 0.0, list(orders), [], "o" * len(orders)))
+def approved(*acts: Order | Cancel) -> bytes:
+    orders, cancels = [a for a in acts if isinstance(a, Order)], [a for a in acts if isinstance(a, Cancel)]
+    return encode(Approved(SYMBOL, "s1", 0, 0, 0.0, orders, cancels, "".join("o" if isinstance(a, Order) else "c" for a in acts)))
+
+
+class Wire:
+    """Stands between the executor and the exchange and does to the next order or cancel what lines do.
+
+    `ill`: `before`, the line breaks with it in hand; `after`, it breaks when the exchange has it; `lost`, it alone gets lost;
+    `deaf`, from it on nothing comes through in either direction. `through` and `seen` count what was handed over, by id.
+    """
+
+    def __init__(self, port: int, to: int):
+        self.port, self.to, self.ill, self.mute, self.deaf = port, to, "", False, False
+        self.seen: list[str] = []
+        self.through: list[str] = []
+        self.open: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> "Wire":
+        self.server = await asyncio.start_server(self.client, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        self.server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        for writer in self.open:
+            writer.transport.abort()
+        self.open.clear()
+
+    async def client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            back, out = await asyncio.open_connection("127.0.0.1", self.to)
+        except OSError:
+            return writer.transport.abort()
+        self.open += [writer, out]
+        self.mute = False
+        answers = asyncio.ensure_future(self.answers(back, writer))
+        try:
+            while True:
+                request = await message(reader, "request")
+                name = ("cancel " + request.cancel.order_id if isinstance(request, TakeBack) else request.order.id
+                        if isinstance(request, Place) else "")
+                if name:
+                    self.seen.append(name)
+                ill = self.ill
+                if name and ill in ("before", "after", "lost"):
+                    self.ill = ""
+                self.deaf = ill == "deaf" and (self.deaf or bool(name))
+                if self.deaf or (name and ill == "lost"):
+                    continue
+                if name and ill == "before":
+                    return self.cut()
+                self.mute = bool(name) and ill == "after"
+                out.write(packed(request))
+                await out.drain()
+                if name:
+                    self.through.append(name)
+                if name and ill == "after":
+                    await asyncio.sleep(0.02)
+                    return self.cut()
+        except ConnectionError:
+            self.cut()
+        finally:
+            answers.cancel()
+
+    async def answers(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while blob := await back.read(1 << 16):
+            if not self.deaf and not self.mute:
+                writer.write(blob)
+        writer.transport.abort()
 
 
 def test_a_venue_with_another_memory_halts_the_desk_and_gets_no_entry_until_somebody_has_released_it(on_kafka, tmp_path):
@@ -49,7 +125,7 @@ def test_a_venue_with_another_memory_halts_the_desk_and_gets_no_entry_until_some
             while not (dropped := [one for batch in await services.said(SIG_DROPPED) for one in batch.items]):
                 await asyncio.sleep(0.05)
             assert [one.reason for one in dropped] == [reasons.HALTED] and "another journal" in dropped[0].numbers
-            while not (rejected := [r for told in await services.said(EXEC_REPORTS) for r in told.items]):
+            while not (rejected := [r for told in await services.said(EXEC_REPORTS) if isinstance(told, Reports) for r in told.items]):
                 await asyncio.sleep(0.05)
             assert [(r.order_id, r.status, r.reason) for r in rejected] == [("E-before", "rejected", reasons.OTHER_VENUE)]
             assert other.pits[SYMBOL].floor.matching.seq == 0 and not other.pits[SYMBOL].floor.matching.live
@@ -77,5 +153,125 @@ def test_the_same_venue_started_again_halts_nobody(on_kafka, tmp_path):
             await until(lambda: again.pits[SYMBOL].floor.matching.live)
             assert await services.said(CONTROL_EVENTS) == []
             assert services.shows(m.LOG_EPOCH_CHANGES_TOTAL, service="executor") == 0
+
+    asyncio.run(story())
+
+
+async def reports(services: Services, order_id: str) -> list[tuple[str, str]]:
+    """(status, reason) of what was told of an order."""
+    return [(r.status, r.reason) for told in await services.said(EXEC_REPORTS) if isinstance(told, Reports)
+            for r in told.items if r.order_id == order_id]
+
+
+async def heard(services: Services, order_id: str, status: str) -> list[tuple[str, str]]:
+    async with asyncio.timeout(30):
+        while True:
+            told = await reports(services, order_id)
+            if status in [s for s, _ in told]:
+                return told
+            await asyncio.sleep(0.05)
+
+
+def test_whatever_the_line_does_to_an_order_or_a_cancel_it_takes_effect_once_and_was_unknown_meanwhile(on_kafka, tmp_path, monkeypatch):
+    settings = at(on_kafka, port=free_port(), symbols=[SYMBOL])
+    venue = msgspec.structs.replace(settings.venue, reconcile_ms=100, unknown_after_ms=300)
+    wired = msgspec.structs.replace(at(settings, port=free_port()), venue=venue)
+
+    async def story() -> None:
+        async with Services(wired) as services, Wire(wired.exchange.port, settings.exchange.port) as wire:
+            exchange = await services.exchange(settings)
+            floor = exchange.pits[SYMBOL].floor
+            await services.start("executor")
+            await until(lambda: floor.known_ms and floor.matching.now)
+            for ill in ("before", "after", "lost"):
+                name = f"E-{ill}"
+                wire.ill = ill
+                await services.tell(SIG_APPROVED, (SYMBOL, approved(order(name))))
+                told = await heard(services, name, "accepted")
+                assert told == [("unknown", reasons.VENUE_UNREACHABLE)] * (ill != "lost") + [("accepted", "")]
+                wire.ill = ill
+                await services.tell(SIG_APPROVED, (SYMBOL, approved(Cancel(name, SYMBOL, T, "entry_ttl"))))
+                told = (await heard(services, name, "cancelled"))[len(told):]
+                assert told == [("unknown", reasons.VENUE_UNREACHABLE)] * (ill != "lost") + [("cancelled", "requested")]
+                assert wire.through.count(name) == wire.through.count(f"cancel {name}") == 1, "nothing is sent twice on a guess"
+                assert wire.seen.count(name) == wire.seen.count(f"cancel {name}") == (1 if ill == "after" else 2)
+            assert services.shows(m.UNKNOWN_ORDERS) == 0
+            assert floor.matching.seq == 6 and not floor.matching.live
+
+    asyncio.run(story())
+
+
+def test_orders_at_a_venue_that_says_nothing_are_unknown_with_their_ids_in_the_log_until_it_speaks(on_kafka, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(local, "ANSWER_S", 0.3)
+    settings = at(on_kafka, port=free_port(), symbols=[SYMBOL])
+    venue = msgspec.structs.replace(settings.venue, reconcile_ms=100, unknown_after_ms=500)
+    wired = msgspec.structs.replace(at(settings, port=free_port()), venue=venue)
+
+    async def story() -> None:
+        async with Services(wired) as services, Wire(wired.exchange.port, settings.exchange.port) as wire:
+            exchange = await services.exchange(settings)
+            floor = exchange.pits[SYMBOL].floor
+            await services.start("executor")
+            await until(lambda: floor.known_ms and floor.matching.now)
+            wire.ill = "deaf"
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-1"), order("E-2"))))
+            await until(lambda: services.shows(m.UNKNOWN_ORDERS) == 2)
+            assert await heard(services, "E-1", "unknown") == [("unknown", reasons.VENUE_UNREACHABLE)]
+            await until(lambda: "E-2 has been unknown for" in caplog.text)
+            assert caplog.text.count("E-1 has been unknown for") == 1 and wire.through == []
+            wire.ill, wire.deaf = "", False
+            wire.cut()
+            await heard(services, "E-1", "accepted")
+            await heard(services, "E-2", "accepted")
+            await until(lambda: services.shows(m.UNKNOWN_ORDERS) == 0)
+            assert wire.through == ["E-1", "E-2"] and floor.matching.seq == 2
+
+    asyncio.run(story())
+
+
+def test_an_executor_that_lost_its_memory_asks_before_it_sends_what_it_finds_on_the_topic(on_kafka, tmp_path):
+    settings = at(on_kafka, port=free_port(), symbols=[SYMBOL])
+    wired = at(settings, port=free_port())
+
+    async def story() -> None:
+        async with Services(wired) as services, Wire(wired.exchange.port, settings.exchange.port) as wire:
+            exchange = await services.exchange(settings)
+            floor = exchange.pits[SYMBOL].floor
+            await services.start("executor")
+            await until(lambda: floor.known_ms and floor.matching.now)
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-1"), order("E-2"), Cancel("E-1", SYMBOL, T, "entry_ttl"))))
+            await heard(services, "E-1", "cancelled")
+            await services.stop("executor")
+            for path in (settings.folder("data") / "state").glob("*executor.state"):
+                path.unlink()
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-3"))))
+            await services.start("executor")
+            await heard(services, "E-3", "accepted")
+            assert wire.seen == ["E-1", "E-2", "cancel E-1", "E-3"]
+            assert {o.order_id for o in floor.matching.open_orders()} == {"E-2", "E-3"}
+
+    asyncio.run(story())
+
+
+def test_the_venue_is_compared_on_start_and_then_again_and_an_order_that_is_not_ours_halts_the_desk_and_stays(on_kafka, tmp_path):
+    settings = at(on_kafka, port=free_port(), symbols=[SYMBOL])
+    settings = msgspec.structs.replace(settings, venue=msgspec.structs.replace(settings.venue, reconcile_ms=100))
+
+    async def story() -> None:
+        async with Services(settings) as services:
+            exchange = await services.exchange()
+            floor = exchange.pits[SYMBOL].floor
+            await services.start("risk", "executor")
+            await until(lambda: services.shows(m.VENUE_COMPARISONS_TOTAL) > 2)
+            assert services.shows(m.VENUE_MISMATCHES_TOTAL, kind="orphan") == 0
+            await until(lambda: floor.matching.now)
+            stranger = LocalVenue("127.0.0.1", settings.exchange.port)
+            await stranger.connect()
+            await stranger.place(order("S-1"))
+            await until(lambda: services.shows(m.HALTED))
+            assert services.shows(m.VENUE_MISMATCHES_TOTAL, kind="orphan") == services.shows(m.ORPHAN_ORDERS) == 1
+            assert "orphan S-1" in services.workers["risk"].stage.host.desk.state.halted
+            assert [o.order_id for o in floor.matching.open_orders()] == ["S-1"]
+            await stranger.close()
 
     asyncio.run(story())

@@ -10,6 +10,7 @@ import msgspec
 
 from engine.execution.matching import Matching
 from engine.facts import Cancel, Fill, Frame, Order, Report
+from engine.holding import Holding
 
 
 class Saved(msgspec.Struct):
@@ -21,6 +22,7 @@ class Saved(msgspec.Struct):
     promise_ms: int
     seen: int
     unseen: list[tuple[int, int]]
+    holding: Holding = msgspec.field(default_factory=Holding)
 
 
 class Floor:
@@ -36,6 +38,7 @@ class Floor:
         self.seen = 0
         self.told = 0                    # the last venue number given out
         self.unseen: deque[tuple[int, int]] = deque()   # (number, time) told and not answered
+        self.holding = Holding()
 
     def publish(self, frame: Frame) -> None:
         """The next frame of the market; one that was worked already (after a restart) is dropped."""
@@ -102,6 +105,8 @@ class Floor:
         for one in happened:
             self.unseen.append((one.seq, one.ts_ms))
             self.told = one.seq
+            if isinstance(one, Fill):
+                self.holding.take(one)
 
     def renew(self, fresh: Matching, session: str) -> list[Report | Fill]:
         """Another run of the market begins: what rests is taken back, the position stays."""
@@ -118,7 +123,8 @@ class Floor:
 
     def save(self) -> Saved:
         """What a restart needs; the market itself is made or read again from `next_seq`."""
-        return Saved(self.matching.snapshot(), self.session, self.next_seq, self.known_ms, self.promise_ms, self.seen, list(self.unseen))
+        return Saved(self.matching.snapshot(), self.session, self.next_seq, self.known_ms, self.promise_ms, self.seen, list(self.unseen),
+                     self.holding)
 
     def load(self, saved: Saved) -> None:
         """Continues where a saved floor stood."""
@@ -126,3 +132,4 @@ class Floor:
         self.session, self.next_seq, self.known_ms = saved.session, saved.next_seq, saved.known_ms
         self.promise_ms, self.seen, self.unseen = saved.promise_ms, saved.seen, deque(saved.unseen)
         self.told = self.unseen[-1][0] if self.unseen else self.seen
+        self.holding = msgspec.structs.replace(saved.holding)

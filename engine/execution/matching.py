@@ -124,6 +124,14 @@ class Matching:
                           self._qty(int(row[AHEAD])) if row[AHEAD] < FAR // 2 else None, o.reduce_only, o.ts_ms)
                 for o, row in zip(self._orders, self._own)]
 
+    def status(self, order_id: str) -> str:
+        """What is known of an order: `pending` until it arrives, `open`, `cancelling`, `ended`, "" for one that was never sent here."""
+        on_way = {bool(a.qty) for a in self._arrivals if a.id == order_id}
+        here = any(o.id == order_id for o in self._orders)
+        if here or True in on_way:
+            return "cancelling" if False in on_way else "open" if here else "pending"
+        return "ended" if order_id in self._ended else ""
+
     def place(self, order: Order) -> None:
         """The order is sent; it is answered when it arrives. `ValueError` for another symbol, or a side or kind that is none."""
         if order.symbol != self.symbol or order.side not in (BUY, SELL) or order.kind not in (LIMIT, MARKET):

@@ -3,9 +3,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from config.settings import Settings
-from engine.facts import Cancel, Frame, Order
-from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Standing, Subscribe, TakeBack
+from engine.facts import Cancel, Frame, Order, Standing
+from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Subscribe, TakeBack
 from streams.venues.wire import message, packed
+
+ANSWER_S = 5.0
 
 
 def venue_of(settings: Settings) -> "LocalVenue":
@@ -21,7 +23,8 @@ class LocalVenue:
     def __init__(self, host: str, port: int):
         self.host, self.port = host, port
         self.hello: Hello | None = None
-        self._standing: asyncio.Queue[Standing] = asyncio.Queue()
+        self._standing: asyncio.Queue[Standing | None] = asyncio.Queue()
+        self._asking = asyncio.Lock()
 
     async def connect(self, patience_s: float = 30.0) -> Hello:
         """Waits for the exchange as long as told; `ConnectionError` names its address."""
@@ -68,18 +71,27 @@ class LocalVenue:
     async def happenings(self, after: dict[str, int]) -> AsyncIterator[Happened]:
         """Reports and fills after these numbers, told again where need be, then as they come."""
         await self._send(Resume(after))
-        while True:
-            got = await message(self.reader, "answer")
-            if isinstance(got, Happened):
-                yield got
-            elif isinstance(got, Standing):
-                self._standing.put_nowait(got)
+        try:
+            while True:
+                got = await message(self.reader, "answer")
+                if isinstance(got, Happened):
+                    yield got
+                elif isinstance(got, Standing):
+                    self._standing.put_nowait(got)
+        finally:
+            self._standing.put_nowait(None)
 
-    async def standing(self) -> Standing:
-        """Open orders and positions; answered through `happenings`, which must be running."""
-        await self._send(Ask())
-        return await asyncio.wait_for(self._standing.get(), 5)
+    async def standing(self, symbol: str, orders: Sequence[str] = ()) -> Standing:
+        """What stands, after all that `happenings` (which must be running) has told until then; `TimeoutError` without an answer."""
+        async with self._asking:
+            await self._send(Ask(symbol, list(orders)))
+            while True:
+                got = await asyncio.wait_for(self._standing.get(), ANSWER_S)
+                if got is None:
+                    raise ConnectionError("the exchange hung up")
+                if got.symbol == symbol:
+                    return got
 
     async def close(self) -> None:
-        """Hangs up."""
-        self.writer.close()
+        """Hangs up at once, whatever the other end does."""
+        self.writer.transport.abort()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from engine.facts import Cancel, Fill, Frame, Order, Report
+from engine.facts import Cancel, Fill, Frame, Order, Report, Standing
 
 LENGTH = 4   # bytes of the little-endian length before each message
 
@@ -42,7 +42,9 @@ class Resume(msgspec.Struct, frozen=True, tag="resume"):
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
-    """What stands?"""
+    """What stands of this symbol, and what is known of these orders?"""
+    symbol: str
+    orders: list[str]
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -62,12 +64,6 @@ class Happened(msgspec.Struct, frozen=True, tag="happened"):
     upto_seq: int
     items: list[Report | Fill]
     markets: dict[str, int] = {}
-
-
-class Standing(msgspec.Struct, frozen=True, tag="standing"):
-    """Open orders by id with their unfilled quantity, and positions."""
-    orders: dict[str, float]
-    positions: dict[str, float]
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
@@ -90,5 +86,5 @@ class Venue(Protocol):
     async def cancel(self, cancel: Cancel) -> None: ...
     async def promise(self, symbol: str, upto_ms: int, seen: int) -> None: ...
     def happenings(self, after: dict[str, int]) -> AsyncIterator[Happened]: ...
-    async def standing(self) -> Standing: ...
+    async def standing(self, symbol: str, orders: Sequence[str] = ()) -> Standing: ...
     async def close(self) -> None: ...

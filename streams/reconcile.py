@@ -1,0 +1,128 @@
+"""The desk's books beside the venue's word: compared at the same number, outside the decisions; only its KILL is a fact.
+
+The venue's `Standing` after its number n comes with the reports; the desk's portfolio is compared when it has consumed everything
+up to n and nothing after, so that what is on its way is no difference. A difference that nobody has released halts the desk.
+"""
+import logging
+import time
+
+import msgspec
+
+from config.settings import Settings
+from engine import metrics as m
+from engine.desk import Desk
+from engine.execution.reconcile import GAP, ORPHAN, POSITION, RESULT, Difference, differences
+from engine.facts import KILL, Control, Standing
+
+log = logging.getLogger("sluice.risk")
+PATIENCE = 3           # answers with the same missing numbers, until those are a gap
+MOST = 1000            # missing numbers that are waited for one by one
+
+
+class Books(msgspec.Struct):
+    """One symbol: the venue's memory, its numbers consumed up to `upto` but for `missing`, and what a person has accepted.
+
+    `due`: the first number that the last answer spoke of and the desk had not consumed, `tries` how often in a row it was that one.
+    """
+    journal: str = ""
+    upto: int = 0
+    missing: list[int] = []
+    due: int = 0
+    tries: int = 0
+    before_usd: float = 0.0
+    found: list[Difference] = []
+    accepted: list[Difference] = []
+
+
+class Reconciler:
+    """Takes what the venue says stands, waits for its number, compares."""
+
+    def __init__(self, settings: Settings, desk: Desk, meter: m.Meter, in_order: bool):
+        self.settings, self.desk, self.meter = settings, desk, meter
+        self.in_order = in_order        # numbers come to the desk without a hole, or not at all
+        self.books: dict[str, Books] = {}
+        self.waiting: dict[str, Standing] = {}
+        self.halting: list[str] = []
+        self.number = 0                 # of the last comparison that found something
+        self.compared_at = time.monotonic()
+
+    @property
+    def age_ms(self) -> float:
+        """Since the last comparison."""
+        return (time.monotonic() - self.compared_at) * 1000
+
+    def of(self, symbol: str) -> Books:
+        """The symbol's books."""
+        return self.books.setdefault(symbol, Books())
+
+    def numbered(self, symbol: str, seq: int) -> None:
+        """The desk has consumed the venue's number."""
+        b = self.of(symbol)
+        if seq > b.upto:
+            if b.upto and not self.in_order:
+                b.missing += range(max(b.upto + 1, seq - MOST), seq)
+            b.upto = seq
+        elif seq in b.missing:
+            b.missing.remove(seq)
+        if symbol in self.waiting:
+            self._try(symbol)
+
+    def offer(self, standing: Standing) -> None:
+        """The venue's word on what stands."""
+        symbol, b = standing.symbol, self.of(standing.symbol)
+        if b.journal != standing.journal:
+            if b.journal:       # numbers of another memory: from here on
+                b.upto, b.missing = standing.seq, []
+            b.journal = standing.journal
+        due = b.missing[0] if b.missing else b.upto + 1 if standing.seq > b.upto else 0
+        b.tries, b.due = b.tries + 1 if due and due == b.due else 1, due
+        if symbol not in self.waiting or self.waiting[symbol].seq < b.upto:
+            self.waiting[symbol] = standing
+        self._try(symbol)
+        if due and b.tries > PATIENCE and not self.in_order and symbol in self.waiting:
+            del self.waiting[symbol]
+            lost = len(b.missing) + max(0, standing.seq - b.upto)
+            self._compare(standing, b, [Difference(GAP, symbol, standing.seq - lost, standing.seq)])
+
+    def _try(self, symbol: str) -> None:
+        """Compares where the desk stands exactly at the number; later it is too late, and the next answer will do."""
+        standing, b = self.waiting[symbol], self.of(symbol)
+        if b.upto == standing.seq and not b.missing:
+            del self.waiting[symbol]
+            self._compare(standing, b, [])
+
+    def _compare(self, standing: Standing, b: Books, gap: list[Difference]) -> None:
+        symbol, portfolio = standing.symbol, self.desk.portfolio
+        if symbol not in portfolio.holdings:
+            b.before_usd = standing.realized_usd
+        found = gap + differences(portfolio, standing, self.settings.instrument(symbol), b.before_usd)
+        self.compared_at = time.monotonic()
+        self.meter.inc(m.VENUE_COMPARISONS_TOTAL)
+        self.meter.set(m.POSITION_DIFFERENCE, sum(d.theirs - d.ours for d in found if d.kind == POSITION), symbol=symbol)
+        self.meter.set(m.RESULT_DIFFERENCE_USD, sum(d.theirs - d.ours for d in found if d.kind == RESULT), symbol=symbol)
+        for one in found:
+            if not any(one.like(known) for known in b.found):
+                self.meter.inc(m.VENUE_MISMATCHES_TOTAL, kind=one.kind)
+                log.error("not as the venue says: %s (number %d)", one, standing.seq)
+        b.found = found
+        self.meter.set(m.ORPHAN_ORDERS, sum(d.kind == ORPHAN for books in self.books.values() for d in books.found))
+        fresh = [one for one in found if not any(one.like(known) for known in b.accepted)]
+        if fresh:
+            self.number = standing.seq
+            self.halting.append("; ".join(map(str, fresh[:3])) + (f" and {len(fresh) - 3} more" if len(fresh) > 3 else ""))
+
+    def halt(self) -> Control | None:
+        """The KILL that what was found since the last call asks for; None where the desk is halted already."""
+        if not self.halting:
+            return None
+        reason, self.halting = "not as the venue says: " + "; ".join(self.halting), []
+        state = self.desk.state
+        name = f"kill-venue-{state.now_ms}-{self.number}"
+        return None if state.halted else Control(name, KILL, "risk", reason, state.epoch, state.now_ms)
+
+    def accept(self) -> None:
+        """Somebody has looked and released the desk: what is known to differ by now halts it no more; numbers that were lost are lost."""
+        for b in self.books.values():
+            b.accepted, gap = b.found, [d for d in b.found if d.kind == GAP]
+            if gap:
+                b.upto, b.missing = max(b.upto, int(gap[-1].theirs)), []
