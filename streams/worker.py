@@ -306,7 +306,8 @@ def source_of(worker: Worker) -> type[Service]:
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
-                worker.crash(error)
+                if not self.should_stop:      # what is closed under it now is no fault
+                    worker.crash(error)
 
         async def on_stop(self) -> None:
             worker.exporter.set(m.SERVICE_READY, 0, service=worker.name)
