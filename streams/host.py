@@ -140,7 +140,7 @@ class DeskHost:
         elif isinstance(fact, (Report, Fill)) and fact.seq:
             self.heard[fact.symbol] = max(self.heard.get(fact.symbol, 0), fact.seq)
             self.reconciler.numbered(fact.symbol, fact.seq)
-        elif isinstance(fact, Control) and fact.kind == RELEASE:
+        elif isinstance(fact, Control) and fact.kind == RELEASE and not self.desk.state.halted:     # one told again releases nothing
             self.reconciler.accept()
 
     # records in

@@ -117,8 +117,10 @@ class Reconciler:
             return None
         reason, self.halting = "not as the venue says: " + "; ".join(self.halting), []
         state = self.desk.state
-        name = f"kill-venue-{state.now_ms}-{self.number}"
-        return None if state.halted else Control(name, KILL, "risk", reason, state.epoch, state.now_ms)
+        name, again = f"kill-venue-{state.now_ms}-{self.number}", 0
+        while f"{name}-{again}" in state.controls:      # an id acts once
+            again += 1
+        return None if state.halted else Control(f"{name}-{again}", KILL, "risk", reason, state.epoch, state.now_ms)
 
     def accept(self) -> None:
         """Somebody has looked and released the desk: what is known to differ by now halts it no more; numbers that were lost are lost."""

@@ -105,7 +105,7 @@ def entering(hosted: Hosted) -> Order:
     """An entry on its way to the venue."""
     hosted.take(market(5))
     now = hosted.host.desk.state.now_ms
-    [order] = hosted.take(ScoredBatch(SYMBOL, "t1", 4, 1, now, 0.0, [scored(now)]))
+    [order] = hosted.take(ScoredBatch(SYMBOL, "t1", 0, 5, now, 0.0, [scored(now)]))
     return order
 
 

@@ -121,7 +121,7 @@ def test_a_venue_with_another_memory_halts_the_desk_and_gets_no_entry_until_some
             now = int(frame.times[-1])
             await services.tell(MD_FRAMES, (SYMBOL, encode(frame)))
             await asyncio.sleep(0.3)
-            await services.tell(SIG_SCORED, (SYMBOL, encode(ScoredBatch(SYMBOL, "t1", 49, 1, now, 0.0, [scored(now)]))))
+            await services.tell(SIG_SCORED, (SYMBOL, encode(ScoredBatch(SYMBOL, "t1", 0, 50, now, 0.0, [scored(now)]))))
             while not (dropped := [one for batch in await services.said(SIG_DROPPED) for one in batch.items]):
                 await asyncio.sleep(0.05)
             assert [one.reason for one in dropped] == [reasons.HALTED] and "another journal" in dropped[0].numbers
@@ -133,7 +133,14 @@ def test_a_venue_with_another_memory_halts_the_desk_and_gets_no_entry_until_some
             await services.tell(CONTROL_EVENTS, ("control", encode(Control("r1", RELEASE, "ann", "looked", 0, 0))))
             await until(lambda: not services.shows(m.HALTED))
             await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-after", 1000.0))))
-            await until(lambda: other.pits[SYMBOL].floor.matching.live)
+            await until(lambda: other.pits[SYMBOL].floor.matching.seq)
+
+            for n, folder in enumerate(("one", "other")):       # a memory that was known before is another one all the same
+                await services.close(other)
+                other = await services.exchange(at(settings, tmp_path / folder))
+                await until(lambda: services.shows(m.HALTED))
+                await services.tell(CONTROL_EVENTS, ("control", encode(Control(f"r{n + 2}", RELEASE, "ann", "looked", 0, 0))))
+                await until(lambda: not services.shows(m.HALTED))
 
     asyncio.run(story())
 
