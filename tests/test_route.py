@@ -39,14 +39,14 @@ def recording(tmp_path_factory) -> Path:
 
 
 class Route:
-    """Exchange and desk as child processes."""
+    """Exchange and desk as child processes; `more` is added to their environment."""
 
-    def __init__(self, on: Settings, recording: Path):
+    def __init__(self, on: Settings, recording: Path, **more: str):
         from benchmarks.stream import free_port
         self.env = os.environ | QUICK | {
             "KAFKA_BOOTSTRAP_SERVERS": on.kafka.bootstrap, "SLUICE_DATA": on.paths.data, "SLUICE_MODELS": on.paths.models,
             "SLUICE_INSTANCE": on.instance, "SLUICE_FEED": on.feed, "SLUICE_EXCHANGE_PORT": str(free_port()),
-            "SLUICE_METRICS_PORT": str(free_port()), "SLUICE_MARKET": "recording", "RECORDING": str(recording), "SPEED": "max"}
+            "SLUICE_METRICS_PORT": str(free_port()), "SLUICE_MARKET": "recording", "RECORDING": str(recording), "SPEED": "max"} | more
         register(Path(on.paths.models), "m1", "active", names=FEATURES, tau=0.5)
         self.settings = load(env=self.env)
         self.run("streams.admin").wait(30)

@@ -20,7 +20,11 @@ from engine import metrics as m
 from engine.facts import Frame
 from engine.scoring.features import FEATURES
 from store import bus
+from store.archive import ArchiveWriter
+from store.closed import Closed, Digests, frames_of
 from store.exporter import Exporter
+from store.ledger import Ledger, ledger_url
+from store.scorer import Scorer
 from store.state import Kept
 from streams import admin, signal_engine
 from streams.codec import encode
@@ -28,6 +32,7 @@ from streams.shares import Moved, Nothing, Share
 from streams.signal_engine import Engines
 from streams.topics import MD_FRAMES, STATE_SIGNALS, group, named
 from streams.worker import TopicPartition, Worker
+from tests.test_route import Route
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]      # of two partitions the one lies on the second, the other on the first
 EVENTS = 6000
@@ -264,3 +269,39 @@ def test_a_worker_killed_one_added_and_one_that_only_slept_change_no_byte(desk, 
     assert wanted.candidates.keys() ^ out.candidates.keys() == set() == wanted.scores.keys() ^ out.scores.keys()
     assert digest(out.candidates) == digest(wanted.candidates) and digest(out.scores) == digest(wanted.scores)
     assert len(out.scores) > 100 and out.upto == wanted.upto
+
+
+@pytest.mark.broker
+def test_a_desk_of_two_partitions_decides_as_the_closed_loop_also_when_a_worker_is_killed(on_kafka, tmp_path):
+    from engine.desk import Desk
+    plain, archived = load(env={}), tmp_path / "archive"
+    for symbol in SYMBOLS:
+        with ArchiveWriter(archived, symbol, plain.instrument(symbol), "test") as writer:
+            for frame in simulated(plain, symbol, EVENTS):
+                writer.add(frame)
+    route = Route(on_kafka, archived, SLUICE_PARTITIONS="2", SLUICE_SHARED="true", SLUICE_SESSION_MS="2000",
+                  SLUICE_SYMBOLS=",".join(SYMBOLS))
+    route.exchange.send_signal(signal.SIGSTOP)
+    try:
+        with Workers(route.env, tmp_path / "log") as others:       # of the signal engine and the scorer, beside the desk's own
+            others.add()
+            others.until(lambda: dealt(route.settings) == dealt(route.settings, "ai_scorer") == [1, 1], "two workers share")
+            route.exchange.send_signal(signal.SIGCONT)
+            others.scored(4)
+            others.kill()
+            route.until_over()
+    finally:
+        route.close()
+    scorer = Scorer.load(route.settings.folder("models"), "active")
+    assert scorer is not None
+    wanted, lived = Digests(), Digests()
+    for _, fact, outs in Closed(route.settings, scorer, frames_of(archived, SYMBOLS, 100, "s1"), "s1", finish=False):
+        wanted.step(fact, outs)
+    s = route.settings
+    desk = Desk(s.desk, s.policy, s.sizing, s.venue, s.symbols)
+    with Ledger(ledger_url(s), "risk") as ledger:
+        for entry in ledger.entries():
+            for fact in entry.consumed:
+                lived.step(fact, desk.on(fact))
+    assert lived.count == wanted.count > 100
+    assert (lived.scores, lived.decisions) == (wanted.scores, wanted.decisions)
