@@ -10,10 +10,9 @@ import time
 import msgspec
 
 from config import settings as config
-from engine.desk import Desk
 from scripts.backtest import arguments, opened
 from store.archive import ArchiveError
-from store.audit import answers_of, entries
+from store.audit import rerun
 from store.closed import Digests
 from store.database import LedgerError
 from store.importers import RecordingError
@@ -21,23 +20,13 @@ from store.ledger import ledger_url
 
 
 def journal(url: str, settings: config.Settings) -> int:
-    """Feeds the journal's facts to a fresh Desk in their order and compares every answer with what was written."""
-    desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
-    digests, began, answers, facts = Digests(), time.perf_counter(), 0, 0
-    for entry in entries(url):
-        said: list[bytes] = []
-        for fact in entry.consumed:
-            outs = desk.on(fact)
-            said += [msgspec.msgpack.encode(o) for o in outs]
-            facts += 1
-            digests.step(fact, outs)
-        written = [msgspec.msgpack.encode(o) for record in entry.produced for o in answers_of(record)]
-        if sorted(said) != sorted(written):
-            wrong = next((a, b) for a, b in zip([*sorted(said), b""], [*sorted(written), b""]) if a != b)
-            print(f"transaction {entry.seq}: the journal says {msgspec.msgpack.decode(wrong[1]) if wrong[1] else 'nothing'},\n"
-                  f"the re-run says {msgspec.msgpack.decode(wrong[0]) if wrong[0] else 'nothing'}", file=sys.stderr)
-            return 1
-        answers += len(said)
+    """Re-runs the journal and says whether every answer is the one that was written."""
+    digests, began = Digests(), time.perf_counter()
+    facts, answers, wrong = rerun(url, settings, digests)
+    if wrong:
+        seq, said, written = (wrong[0], *(msgspec.msgpack.decode(blob) if blob else "nothing" for blob in wrong[1:]))
+        print(f"transaction {seq}: the journal says {written},\nthe re-run says {said}", file=sys.stderr)
+        return 1
     took = time.perf_counter() - began
     print(f"{facts:,} facts, {answers:,} answers: byte-equal ({facts / max(took, 1e-9):,.0f} facts/s)")
     print(f"sha256 candidates and scores  {digests.scores} ({digests.count:,})\nsha256 decisions and orders   {digests.decisions}")

@@ -3,6 +3,7 @@
 So that "live equals replay" is a series one can alarm on, not a claim. It reads behind the hot path and holds no lock.
 """
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from engine.desk import Desk
 from engine.facts import Approved, DroppedBatch, Outcomes
 from store import tables
 from store.blob import Entry, decode
+from store.closed import Digests
 from store.database import connect, naming, reading
 from store.ledger import rows
 
@@ -34,6 +36,30 @@ def differing(said: list, written: list) -> int:
     """How many answers differ by a byte, whatever record they went out in."""
     a, b = sorted(map(msgspec.msgpack.encode, said)), sorted(map(msgspec.msgpack.encode, written))
     return sum(x != y for x, y in zip(a, b)) + abs(len(a) - len(b)) if a != b else 0
+
+
+class Rerun(NamedTuple):
+    """A journal run again: how much it was, and the first transaction that answers otherwise, with what was said and what was written."""
+    facts: int
+    answers: int
+    wrong: tuple[int, bytes, bytes] | None
+
+
+def rerun(url: str, settings: Settings, digests: Digests, writer: str = "risk") -> Rerun:
+    """Feeds a journal's facts to a fresh Desk in their order, compares every answer with what was written, and digests the run."""
+    desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
+    facts = answers = 0
+    for entry in entries(url, writer):
+        said: list[bytes] = []
+        for fact in entry.consumed:
+            outs = desk.on(fact)
+            said += map(msgspec.msgpack.encode, outs)
+            digests.step(fact, outs)
+        written = sorted(msgspec.msgpack.encode(o) for record in entry.produced for o in answers_of(record))
+        if sorted(said) != written:
+            return Rerun(facts, answers, (entry.seq, *next((a, b) for a, b in zip([*sorted(said), b""], [*written, b""]) if a != b)))
+        facts, answers = facts + len(entry.consumed), answers + len(said)
+    return Rerun(facts, answers, None)
 
 
 def entries(url: str, writer: str = "risk") -> Iterator[Entry]:

@@ -65,7 +65,8 @@ class Digests:
 
     Candidates are unique by id and ordered by symbol, time, id; so the same set gives the same digest whatever its road here.
     Orders, cancels, fills and outcomes count in the one order in which they came; refusals in that of their symbol, since two
-    symbols' refusals have no order that anything depends on.
+    symbols' refusals have no order that anything depends on. A fill's venue number is left out: a request that is repeated after a
+    death takes one too.
     """
 
     def __init__(self) -> None:
@@ -84,7 +85,7 @@ class Digests:
             for scored in fact.items:
                 self.scored(scored)
         elif isinstance(fact, Fill):
-            self._acts.update(msgspec.msgpack.encode(fact))
+            self._acts.update(msgspec.msgpack.encode(msgspec.structs.replace(fact, seq=0)))
         for out in outs:
             if isinstance(out, Dropped):
                 self._refusals.setdefault(out.scored.signal.symbol, hashlib.sha256()).update(msgspec.msgpack.encode(out))
