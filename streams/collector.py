@@ -115,8 +115,8 @@ class Collector:
         """When what waits of the symbol is published at the latest."""
         return self.closed.get(symbol, float("-inf")) + self.period
 
-    def clean(self, frame: Frame) -> Frame:
-        """What of a venue's events may be traded on; the rest is counted by its reason."""
+    def clean(self, frame: Frame) -> list[Frame]:
+        """What of a venue's events may be traded on, under the numbers that they came with; the rest is counted by its reason."""
         symbol = frame.symbol
         if symbol not in self.cleaners:
             self.cleaners[symbol] = cleaner(symbol, self.settings)
@@ -128,7 +128,7 @@ class Collector:
             self.exporter.inc(m.REPAIRED_TICKS_TOTAL, n, symbol=symbol, kind=kind)
         if counts.gaps:
             self.exporter.inc(m.MARKET_GAPS_TOTAL, counts.gaps, symbol=symbol)
-        return sieve.frame(columns, frame.session, frame.seq) if counts.refused or counts.repaired else frame
+        return sieve.frames(columns, frame.session, frame.seq) if counts.refused or counts.repaired else [frame]
 
     def archive(self, frames: list[Frame], closing: bool) -> None:
         """Keeps frames for training and replay, in a folder a session. One that fails is counted and rests a while: the market goes on."""
@@ -181,8 +181,7 @@ class Collector:
                 return
             opened, after = self.opened[symbol], waiting[-1].seq + waiting[-1].n
             self.closed[symbol] = time.monotonic()
-            frame = self.clean(join(waiting))
-            if frame.n:
+            for frame in self.clean(join(waiting)):
                 stamped = Frame(frame.symbol, frame.session, frame.seq, frame.tick, frame.lot, frame.ts, frame.kind, frame.books,
                                 frame.trades, opened)
                 self.stage.sent(await self.worker.send(MD_FRAMES, symbol, encode(stamped)))

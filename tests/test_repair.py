@@ -43,6 +43,18 @@ def test_a_clean_market_passes_as_it_is():
     assert counts == Counts(books=2, trades=1)
 
 
+def test_an_event_keeps_the_number_that_it_came_with_whatever_is_refused_before_it():
+    one = cleaner()
+    columns, counts = one.clean(events((10, book()), (11, (1001, 3, 1)), (12, book(1002, 1001)), (13, book()), (14, (1001, -1, 1)),
+                                       (15, (1001, 2, 1)), (16, book(999, 1002)), (17, book(1003, 1001))))
+    assert sum(counts.refused.values()) == 3
+    frames = one.frames(columns, "s1", 100)
+    assert [(f.seq, f.n) for f in frames] == [(100, 2), (103, 1), (105, 2)]
+    numbered = {f.seq + i: int(t) for f in frames for i, t in enumerate(f.times)}
+    assert numbered == {100: 10, 101: 11, 103: 13, 105: 15, 106: 16}
+    assert one.frames(one.clean(events((18, book(1003, 1001))))[0], "s1", 108) == []
+
+
 def changed(row: int, level: int, value: int) -> np.ndarray:
     out = book()
     out[row, level] = value
@@ -190,7 +202,7 @@ def test_how_events_are_cut_into_chunks_makes_no_difference(items, cuts, random)
         b0, b1 = (int((raw.kind[:k] == BOOK).sum()) for k in (a, b))
         columns, part = other.clean(Raw(raw.ts[a:b], raw.kind[a:b], raw.books[b0:b1], raw.trades[a - b0:b - b1], raw.ids[a - b0:b - b1],
                                         raw.received[a:b], raw.bad[a:b], raw.off[a:b]))
-        pieces.append(columns)
+        pieces.append(columns._replace(at=columns.at + a))
         total = total + part
     if pieces:
         assert all((np.concatenate(parts) == one).all() for parts, one in zip(zip(*pieces), whole))

@@ -6,11 +6,13 @@ which they came. Order is by exchange time alone: the recorder's clock is measur
 """
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
-from engine.facts import BOOK, DEPTH, Frame, frame_of
+from engine.facts import BOOK, DEPTH, Frame, cut, frame_of
 from engine.market import sieve
 from engine.metrics import BAD_TICKS, REPAIRS
 from engine.settings import Instrument
@@ -38,11 +40,15 @@ class Raw(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Clean events: `ts` int64[n], `kind` uint8[n], `books` int32[b, 4, DEPTH], `trades` int32[t, 3] with aggressor ±1."""
+    """Clean events: `ts` int64[n], `kind` uint8[n], `books` int32[b, 4, DEPTH], `trades` int32[t, 3] with aggressor ±1.
+
+    `at` int64[n]: which of the events that came each one was.
+    """
     ts: np.ndarray
     kind: np.ndarray
     books: np.ndarray
     trades: np.ndarray
+    at: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -91,20 +97,26 @@ class Cleaner:
         if len(raw.kind) != n or b + t != n or int(np.count_nonzero(np.asarray(raw.kind) == BOOK)) != b:
             raise ValueError(f"{self.symbol}: {n} times, {len(raw.kind)} kinds, {b} books and {t} trades do not agree")
         ts, books, trades = np.empty(n, np.int64), np.empty((b, 4, DEPTH), np.int32), np.empty((t, 3), np.int32)
-        kind, taken = np.empty(n, np.uint8), np.zeros(2, np.int64)
+        kind, at, taken = np.empty(n, np.uint8), np.empty(n, np.int64), np.zeros(2, np.int64)
         refused, repaired, gaps = np.zeros(len(BAD_TICKS), np.int64), np.zeros(len(REPAIRS), np.int64), np.zeros(3, np.int64)
         sieve.sift(plain(raw.ts, np.int64, n), plain(raw.kind, np.uint8, n), plain(raw.books, np.int64, (b, 4, DEPTH)),
                    plain(raw.trades, np.int64, (t, 3)), plain(raw.ids, np.int64, t), plain(raw.received, np.int64, n),
                    plain(raw.bad, np.uint8, n), plain(raw.off, np.uint8, n), *self.limits, self.state, self.last_book, self.ids,
-                   ts, kind, books, trades, refused, repaired, gaps, taken)
+                   ts, kind, books, trades, at, refused, repaired, gaps, taken)
         counts = Counts(int(taken[0]), int(taken[1]), named(BAD_TICKS, refused), named(REPAIRS, repaired), *map(int, gaps))
         self.total = self.total + counts
         n = int(taken.sum())
-        return Columns(ts[:n], kind[:n], books[:taken[0]], trades[:taken[1]]), counts
+        return Columns(ts[:n], kind[:n], books[:taken[0]], trades[:taken[1]], at[:n]), counts
 
     def frame(self, columns: Columns, session: str, seq: int, sent_ms: float = 0.0) -> Frame:
-        """Clean columns as a frame of this instrument."""
-        return frame_of(self.symbol, session, seq, self.instrument.tick, self.instrument.lot, *columns, sent_ms)
+        """Clean columns as a frame of this instrument, numbered through."""
+        return frame_of(self.symbol, session, seq, self.instrument.tick, self.instrument.lot, *columns[:4], sent_ms)
+
+    def frames(self, columns: Columns, session: str, seq: int, sent_ms: float = 0.0) -> list[Frame]:
+        """Clean columns as frames in which every event has the number that it came with: a refused one leaves a hole between two."""
+        whole = self.frame(columns, session, seq, sent_ms)
+        edges = [0, *(np.flatnonzero(np.diff(columns.at) != 1) + 1).tolist(), whole.n] if whole.n else []
+        return [msgspec.structs.replace(cut(whole, a, b), seq=seq + int(columns.at[a])) for a, b in pairwise(edges)]
 
 
 def plain(values, dtype, shape) -> np.ndarray:

@@ -68,7 +68,7 @@ def side_of(price, state):
 
 @njit(cache=True)
 def sift(ts, kind, books, trades, ids, received, bad, off, off_market_bps, gap_ms, skew_ms, state, last_book, ring,
-         out_ts, out_kind, out_books, out_trades, refused, repaired, gaps, taken):
+         out_ts, out_kind, out_books, out_trades, out_at, refused, repaired, gaps, taken):
     """One chunk; `taken` gets the numbers of books and trades written to the outs, `gaps` (how many, longest, when)."""
     b = t = 0
     book = np.empty((4, DEPTH), np.int64)
@@ -124,7 +124,7 @@ def sift(ts, kind, books, trades, ids, received, bad, off, off_market_bps, gap_m
         if off[i] & OFF_LOT:
             repaired[RESIZED] += 1
         at = taken[0] + taken[1]
-        out_ts[at], out_kind[at] = ts[i], kind[i]
+        out_ts[at], out_kind[at], out_at[at] = ts[i], kind[i], i
         if is_book:
             last_book[:] = book
             state[BOOK_MS] = ts[i]
