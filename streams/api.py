@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     settings = config.load(*args.config)
     stop = Exporter([]).serve(args.metrics_port, settings.ports.bind) if args.metrics_port else None
-    uvicorn.run(app(settings), host=settings.ports.bind, port=settings.ports.api, log_level="warning")
+    uvicorn.run(app(settings), host=settings.ports.bind, port=settings.ports.api, log_level="warning", timeout_graceful_shutdown=3)
     if stop:
         stop()
     return 0

@@ -337,6 +337,8 @@ def why(error: BaseException) -> str:
         return disk.said(error)
     if isinstance(error, (bus.BusDown, LedgerError)):
         return str(error)
+    if isinstance(error, KafkaError) and elsewhere(error):
+        return f"the broker does not answer ({type(error).__name__})"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

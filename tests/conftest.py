@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.fixtures_kafka"]
+pytest_plugins = ["tests.fixtures_disk", "tests.fixtures_kafka"]
 
 
 @pytest.fixture(scope="session")

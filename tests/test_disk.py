@@ -1,10 +1,8 @@
 """Full, read-only and misplaced data folders on real file systems: one line that names the file, nothing half-written, and it goes on."""
 import errno
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -25,49 +23,9 @@ from store.state import Failures, Kept, StateFile
 from store.venue_journal import JournalError, VenueJournal
 from store.verify import verify
 from streams.broker import free_port
+from tests.fixtures_disk import Small
 
 FULL = "No space left on device"
-
-
-class Small:
-    """A file system of its own with little room."""
-
-    def __init__(self, path: Path):
-        self.path, self.ballast = path, path / "ballast"
-
-    def fill(self, but: int = 0) -> None:
-        """Leaves `but` bytes free."""
-        with self.ballast.open("ab", buffering=0) as out:
-            try:
-                while out.write(bytes(1 << 16)):
-                    pass
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-            out.truncate(max(0, out.tell() - but))
-
-    def free(self) -> None:
-        """Room again."""
-        self.ballast.unlink()
-
-    def read_only(self, on: bool) -> None:
-        """Mounts it anew, to be read only or to be written."""
-        subprocess.run(["mount", "-o", f"remount,{'ro' if on else 'rw'}", str(self.path)], check=True)
-
-    def files(self) -> dict[str, bytes]:
-        """Every file but the ballast, with its bytes."""
-        return {str(p.relative_to(self.path)): p.read_bytes() for p in sorted(self.path.rglob("*")) if p.is_file() and p != self.ballast}
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Small]:
-    """Four megabytes in memory; skipped where this user may mount nothing."""
-    at = tmp_path / "small"
-    at.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "sluice-test", str(at)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this user may not mount a small file system")
-    yield Small(at)
-    subprocess.run(["umount", "-l", str(at)], check=True)
 
 
 # files

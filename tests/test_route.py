@@ -134,3 +134,31 @@ def test_a_part_killed_twice_on_the_way_goes_on_with_the_same_decisions(route, r
     said, wanted = lived(settings), expected(settings, recording)
     assert said == wanted
     assert not list(verify(ledger_url(settings)))
+
+
+@pytest.mark.broker
+def test_a_disk_that_fills_on_the_way_ends_the_desk_by_name_and_with_room_again_it_goes_on_with_the_same_decisions(
+        on_kafka, recording, roomy, capfd):
+    on = msgspec.structs.replace(on_kafka, paths=msgspec.structs.replace(on_kafka.paths, data=str(roomy.path / "data")))
+    route = Route(on, recording)
+    try:
+        path = Path(ledger_url(route.settings).removeprefix("sqlite:///"))
+        began = time.monotonic()
+        while time.monotonic() - began < 60 and not (path.exists() and path.stat().st_size > 200_000):
+            time.sleep(0.02)
+        roomy.fill()
+        assert route.desk.wait(60) == 1
+        told = capfd.readouterr().err
+        assert "ended by" in told and str(roomy.path / "data") in told and "free some space" in told and "Traceback" not in told
+        again = route.run("scripts.run_live")               # still full: it does not begin
+        assert again.wait(60) == 1 and "paths.data (SLUICE_DATA)" in capfd.readouterr().err
+        roomy.free()
+        if route.exchange.poll() is not None:
+            assert route.exchange.returncode == 1
+            route.exchange = route.run("streams.exchange")
+        route.desk = route.run("scripts.run_live")
+        route.until_over()
+        assert lived(route.settings) == expected(route.settings, recording)
+        assert not list(verify(ledger_url(route.settings)))
+    finally:
+        route.close()
