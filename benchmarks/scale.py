@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ from streams.topics import MD_FRAMES, SIG_CANDIDATES, SIG_SCORED, named
 SESSION = "s1"
 START_MS = 1_700_000_000_000
 PATIENCE_S = 180.0
+AT_ONCE = 200      # frames on their way to the broker
 
 
 def digest(facts: dict[str, Candidate] | dict[str, Scored]) -> str:
@@ -167,7 +169,8 @@ class Workers:
     def feed(self, frames: list[Frame]) -> None:
         """Publishes frames in their order."""
         with bus.Publisher(self.settings) as out:
-            out.send_all(named(MD_FRAMES, self.settings), ((f.symbol, encode(f)) for f in frames))
+            for first in range(0, len(frames), AT_ONCE):
+                out.send_all(named(MD_FRAMES, self.settings), ((f.symbol, encode(f)) for f in frames[first:first + AT_ONCE]))
         self.sent |= {f.symbol: f.seq + f.n for f in frames}
 
     def ends(self) -> dict[int, int]:
@@ -236,7 +239,8 @@ def lived(workers: Workers, frames: list[Frame], count: int, accident: bool) -> 
         workers.scored(len(frames) // 3)
         workers.kill()
         at = workers.ends()
-        silent = workers.until(lambda: all(end > at[p] or end >= len(frames) for p, end in workers.ends().items()), "taken over")
+        whole = Counter(bus.partition_of(f.symbol, len(at)) for f in frames)
+        silent = workers.until(lambda: all(end > at[p] or end >= whole[p] for p, end in workers.ends().items()), "taken over")
         workers.scored(2 * len(frames) // 3)
         workers.add()
     workers.scored(len(frames))
