@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
 
-from benchmarks.stream import free_port
 from config import settings as config
 from engine.metrics import SERVICE_READY, STAGES
 from streams import broker
+from streams.broker import free_port
 
 ENOUGH_S = 60.0     # a process that lives on for so long after it was told is counted as one that never ends
 

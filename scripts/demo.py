@@ -150,7 +150,7 @@ class Demo:
         if not self.s.kafka.bootstrap:
             if not aot_cache().is_file():
                 self.crew.finished(self.crew.launch(Part("broker-prepare", [PY, "-m", "streams.broker", "--prepare"], lambda _: True, 600)))
-            self.crew.wait(self.crew.launch(Part("broker", [PY, "-m", "streams.broker"], listens(self.s.kafka.port), 90, grace_s=20)))
+            self.crew.wait(self.crew.launch(Part("broker", [PY, "-m", "streams.broker"], listens(self.s.kafka.port), 90)))
         made = admin.ensure(self.s)
         self.say(f"topics: {len(made)} made" if made else "topics: all there")
 
@@ -174,7 +174,7 @@ class Demo:
                                          listens(self.s.exchange.port), 120))
         symbols = ["--symbols", ",".join(self.s.exchange.symbols)] if self.s.exchange.market == "sim" else []
         live = self.crew.launch(Part("desk", [PY, "-m", "scripts.run_live", *symbols, "--metrics-port", str(self.s.ports.metrics)],
-                                     lambda _: vitals.look(self.metrics_url).ready(m.STAGES), 120, grace_s=15))
+                                     lambda _: vitals.look(self.metrics_url).ready(m.STAGES), 120))
         self.crew.wait(exchange, live)
         return exchange
 
