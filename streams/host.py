@@ -276,14 +276,22 @@ class DeskHost:
         if not waiting:
             return None
         session = min(waiting, key=lambda road: road.lane.symbol).lane.stretches[0].frame.session
-        members = self.markets.get(session)
+        members = self._members(session)
         if members is None:
-            if not any(self._past(road.lane.symbol, session, other) for road in waiting for other in self.markets):
-                return None
-            members = {}      # the venue speaks of a later run: of this one nothing comes that is not here
+            return None
         _, symbol = min((self._bound(symbol, session), symbol) for symbol in {*members, *(r.lane.symbol for r in waiting)})
         road = self.roads.get(symbol)
         return road if road and road.lane.stretches else None
+
+    def _members(self, session: str) -> dict[str, int] | None:
+        """The symbols of this run of the market; None where the venue has not spoken of it yet.
+
+        None of them where it speaks of a later run already: of this one nothing comes that is not here.
+        """
+        members = self.markets.get(session)
+        if members is None and any(self._past(symbol, session, other) for symbol in self.roads for other in self.markets):
+            return {}
+        return members
 
     def _bound(self, symbol: str, session: str) -> int:
         """A lower bound for the time of the symbol's next consequence in this run of the market."""
@@ -344,7 +352,7 @@ class DeskHost:
         out = []
         for symbol, road in self.roads.items():
             now = (road.lane.promise_ms, max(road.lane.seen, self.heard.get(symbol, 0)))
-            if road.lane.stretches and road.lane.stretches[0].frame.session not in self.markets:
+            if road.lane.stretches and self._members(road.lane.stretches[0].frame.session) is None:
                 now = (1, now[1])          # the answer says which symbols the market has
             if now[0] and now != road.promised:
                 road.promised = now

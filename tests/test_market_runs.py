@@ -133,3 +133,22 @@ def test_an_order_on_its_way_when_the_market_is_started_anew_arrives_and_is_take
     street.renew()
     street.drain()
     assert not street.host.desk.portfolio.entries
+
+
+@paced_two
+def test_an_order_at_work_in_frames_that_an_earlier_run_left_behind_is_settled_after_a_restart(street):
+    for symbol, events, gap_ms in (("ETHUSDT", 2, 300), ("BTCUSDT", 5, 300), ("ETHUSDT", 5, 60)):
+        street.market(symbol, [Event(gap_ms, 0, 1, 400, 0)] * events, BOUGHT)
+        street.drain()
+    assert street.host.desk.working("ETHUSDT")
+    street.renew()                                           # the order is taken back; nobody has read of it yet
+    for symbol in street.symbols:
+        street.market(symbol, QUIET)
+    street.restart()
+    for _ in range(4):
+        street.drain()
+        for symbol in street.symbols:
+            street.market(symbol, QUIET)
+    street.drain()
+    assert not street.host.desk.working("ETHUSDT")
+    assert {session for session, _ in street.host.market.values()} == {street.session}
