@@ -373,7 +373,7 @@ class Exchange:
     async def run(self) -> None:
         """Serves until stopped, or until a recording is played and worked to its end."""
         server = await asyncio.start_server(self.client, self.x.host, self.x.port, limit=1 << 20)
-        saved, quiet = self.clock(), 0
+        saved, quiet, thought = self.clock(), 0, [(0, 0)]
         try:
             while not self.over.is_set():
                 if self.feeds or not self.lockstep:
@@ -385,7 +385,8 @@ class Exchange:
                     for symbol in self.pits:
                         self.keep(symbol)
                 if all(p.source.ended for p in self.pits.values()):
-                    quiet += 1
+                    promised = [(pit.floor.promise_ms, pit.floor.seen) for pit in self.pits.values()]
+                    quiet, thought = quiet + 1 if promised == thought else 0, promised      # a desk that is slow is waited for
                     if (all(map(self.through, self.pits.values())) and quiet * 0.05 > 2) or quiet * 0.05 > 60:
                         log.info("the market is over")
                         self.journal.end(self.session)
