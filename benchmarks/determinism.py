@@ -6,12 +6,9 @@
 
 Roads: the closed loop in one process with frames of 256, 50 and 1,000 events; then a broker of its own, with the exchange, the signal
 worker (features and scores), the desk (risk) and the rest as processes: left alone, with the signal worker killed by SIGKILL on the way,
-and with the desk. Last, the market in real time (SPEED=1), where facts come in the network's order and nobody waits, the desk killed as
-well: that road has no other to equal, only its journal.
-
-`scores` is SHA-256 over candidates with their probabilities, `decisions` over orders, cancels, fills, refusals and outcomes; of a road
-with processes both are made by running its journal again, every answer compared with what was written. Exit 1 where a road's digest is
-another than the first one's, or a journal's re-run differs.
+and with the desk. `scores` is SHA-256 over candidates with their probabilities, `decisions` over orders, cancels, fills, refusals and
+outcomes; of a road with processes both are made by running its journal again, every answer compared with what was written (`journal`).
+Exit 1 where a road's digest is another than the first one's, or a journal's re-run differs.
 """
 
 import argparse
@@ -152,10 +149,6 @@ class Route:
             if time.monotonic() > until:
                 raise SystemExit(f"the market was not over within {PATIENCE_S:.0f} s; the parts' words are in {self.log.name}")
             time.sleep(0.2)
-        self.stop()
-
-    def stop(self) -> None:
-        """Ends the parts in order."""
         for part in reversed(self.parts.values()):
             part.send_signal(signal.SIGTERM)
         for part in self.parts.values():
@@ -171,11 +164,12 @@ class Route:
 
 
 @contextmanager
-def route(folder: Path, name: str, address: str, models: Path, market: dict[str, str]) -> Iterator[Route]:
-    """A running road over a market of these settings; what is left of it at the end is ended."""
+def route(folder: Path, name: str, address: str, root: Path, models: Path) -> Iterator[Route]:
+    """A running road; what is left of it at the end is ended."""
     env = os.environ | QUICK | {
         "KAFKA_BOOTSTRAP_SERVERS": address, "SLUICE_DATA": str(folder / name), "SLUICE_MODELS": str(models), "SLUICE_INSTANCE": name,
-        "SLUICE_FEED": name, "SLUICE_EXCHANGE_PORT": str(free_port()), "SLUICE_LOG_LEVEL": "WARNING"} | market
+        "SLUICE_FEED": name, "SLUICE_EXCHANGE_PORT": str(free_port()), "SLUICE_MARKET": "recording", "RECORDING": str(root),
+        "SPEED": "max", "SLUICE_LOG_LEVEL": "WARNING"}
     running = Route(env, folder / f"{name}.log")
     try:
         yield running
@@ -187,34 +181,11 @@ def through(running: Route, road: str, victim: str = "", kills: int = 0, usual: 
     """The road's row, and how many transactions it was; the victim is killed at even distances of the usual number."""
     killed = sum(running.kill(victim, usual * (i + 1) // (kills + 1)) for i in range(kills))
     running.finish()
-    return read(running, "broker, " + road + (f" killed {killed} times" if victim else "")), running.written()
-
-
-def in_real_time(running: Route, seconds: float, kills: int) -> Row:
-    """A market that waits for nobody, for so long, with the desk killed at even distances."""
-    began = time.monotonic()
-    while not running.written():
-        running.over()
-        time.sleep(0.1)
-    for i in range(kills):
-        while time.monotonic() - began < seconds * (i + 1) / (kills + 1):
-            time.sleep(0.1)
-        running.kill(DESK, 0)
-        written = running.written()
-        while running.written() == written:      # it is back
-            running.over()
-            time.sleep(0.1)
-    time.sleep(max(0.0, began + seconds - time.monotonic()))
-    running.stop()
-    return read(running, f"broker, real time, desk killed {kills} times")
-
-
-def read(running: Route, road: str) -> Row:
-    """A road's row from its journal."""
     digests = Digests()
     again = rerun(ledger_url(running.settings), running.settings, digests)
     told = f"transaction {again.wrong[0]} DIFFERS" if again.wrong else f"{again.answers:,} answers equal"
-    return Row(road, digests.count, digests.scores, digests.decisions, told)
+    name = f"broker, {road}" + (f" killed {killed} times" if victim else "")
+    return Row(name, digests.count, digests.scores, digests.decisions, told), running.written()
 
 
 def rows(settings: Settings, market: str, events: int, kills: int, kafka: broker.Broker, folder: Path, models: Path) -> Iterator[Row]:
@@ -226,17 +197,10 @@ def rows(settings: Settings, market: str, events: int, kills: int, kafka: broker
     usual = 0
     for victim, road in (("", "left alone"), (SIGNALS, "signal worker"), (DESK, "desk")):
         name = f"{market.split('/')[-1]}{len(road)}"
-        recorded = {"SLUICE_MARKET": "recording", "RECORDING": str(root), "SPEED": "max"}
-        with route(folder, name, kafka.address, models, recorded) as running:
+        with route(folder, name, kafka.address, root, models) as running:
             row, written = through(running, road, victim, kills if victim else 0, usual)
         usual = usual or written
         yield row
-
-
-def shown(market: str, row: Row, same: bool) -> None:
-    """A line of the table."""
-    print(f"{market:<12} {row.road:<42} {row.candidates:>10,}  {row.scores[:16]} {row.decisions[:16]}  "
-          f"{'equal' if same else 'DIFFERENT'}{row.journal and ', journal: ' + row.journal}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -246,14 +210,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("markets", nargs="*", default=["sim"], help="sim, or recordings by name (default sim)")
     parser.add_argument("--events", type=int, default=40_000, help="of each symbol, the first ones (default 40,000)")
     parser.add_argument("--kills", type=int, default=3, help="of the signal worker, and of the desk (default 3)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the market in real time; 0: without it (default 60)")
     args = parser.parse_args(argv)
     given = config.load()
     folder = Path(tempfile.mkdtemp(prefix="sluice-determinism-"))
     models = open_model(given.folder("models"), folder / "models")
     settings = config.load(env=os.environ | QUICK | {"SLUICE_MODELS": str(models)})
     differ, whole = 0, False
-    print(f"{'market':<12} {'road':<42} {'candidates':>10}  {'scores':<16} {'decisions':<16}")
+    print(f"{'market':<12} {'road':<38} {'candidates':>10}  {'scores':<16} {'decisions':<16}")
     try:
         with broker.start(folder / "kafka") as kafka:
             for market in args.markets:
@@ -262,13 +225,8 @@ def main(argv: list[str] | None = None) -> int:
                     first = first or row
                     same = (row.scores, row.decisions) == (first.scores, first.decisions) and "DIFFERS" not in row.journal
                     differ += not same
-                    shown(market, row, same)
-            if args.seconds:
-                live = {"SLUICE_MARKET": "sim", "SPEED": "1"}
-                with route(folder, "live", kafka.address, models, live) as running:
-                    row = in_real_time(running, args.seconds, args.kills)
-                differ += "DIFFERS" in row.journal
-                shown("sim", row, "DIFFERS" not in row.journal)
+                    print(f"{market:<12} {row.road:<38} {row.candidates:>10,}  {row.scores[:16]} {row.decisions[:16]}  "
+                          f"{'equal' if same else 'DIFFERENT'}{row.journal and ', journal: ' + row.journal}", flush=True)
         whole = True
     finally:
         if whole and not differ:

@@ -35,7 +35,8 @@ class Frame(msgspec.Struct, frozen=True, gc=False, tag="frame"):
     `ts` int64[n], market time in ms, never decreasing; `kind` uint8[n], BOOK or TRADE; `books` int32[n_books, 4, DEPTH]:
     bid prices (ticks), bid sizes (lots), ask prices, ask sizes, best level first, an absent level is 0 with size 0;
     `trades` int32[n_trades, 3]: price (ticks), size (lots), aggressor (+1 bought, -1 sold). All little-endian.
-    `seq` numbers the first event within the session; `sent_ms` is the wall clock at ingress, for latency figures only.
+    `seq` numbers the first event within the session; `sent_ms` is the wall clock at ingress, for latency figures only;
+    `skipped` are the event numbers right before it that were refused on the way in, so that they are not taken for lost.
     """
     symbol: str
     session: str
@@ -47,6 +48,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False, tag="frame"):
     books: bytes
     trades: bytes
     sent_ms: float = 0.0
+    skipped: int = 0
 
     @property
     def n(self) -> int:
@@ -89,7 +91,8 @@ def cut(frame: Frame, first: int, last: int) -> Frame:
     t0, t1 = first - b0, last - b1
     row = 4 * DEPTH * 4
     return Frame(frame.symbol, frame.session, frame.seq + first, frame.tick, frame.lot, frame.ts[8 * first:8 * last],
-                 frame.kind[first:last], frame.books[row * b0:row * b1], frame.trades[12 * t0:12 * t1], frame.sent_ms)
+                 frame.kind[first:last], frame.books[row * b0:row * b1], frame.trades[12 * t0:12 * t1], frame.sent_ms,
+                 0 if first else frame.skipped)
 
 
 def join(frames: list[Frame]) -> Frame:
@@ -318,14 +321,16 @@ class Reports(msgspec.Struct, frozen=True, gc=False, tag="reports"):
     sent_ms: float
     items: list[Report]
     markets: dict[str, int] = {}     # the session's symbols; the time of the last event where a market is over, else 0
+    journal: str = ""                # the venue's memory that the numbers belong to
 
 
 class Fills(msgspec.Struct, frozen=True, gc=False, tag="fills"):
-    """Fills of one symbol."""
+    """Fills of one symbol; `journal` as in `Reports`."""
     symbol: str
     session: str
     sent_ms: float
     items: list[Fill]
+    journal: str = ""
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False, tag="standing"):

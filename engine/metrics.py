@@ -79,6 +79,9 @@ CONSUMER_LAG_RECORDS = gauge("consumer_lag_records", "Records on the broker that
 STAGE_LATENCY_MS = histogram("stage_latency_ms", "Ingress of a frame to the end of this stage", MS, service=STAGES)
 STAGE_ERRORS_TOTAL = counter("stage_errors_total", "Records that failed twice and were booked as errors", service=STAGES)
 LOG_EPOCH_CHANGES_TOTAL = counter("log_epoch_changes_total", "A topic came back as another log", service=STAGES)
+LOST_TOTAL = counter(
+    "lost_on_the_way_total", "Market events, or scores of them, that the desk was due and can no longer get", what=("events", "scores")
+)
 LOG_HOLES_TOTAL = counter("log_holes_total", "Records missing between our mark and the log", service=STAGES)
 CLOCK_JUMPS_TOTAL = counter("clock_jumps_total", "Times that the machine's clock was set by more than a second")
 DISK_USED_PERCENT = gauge("disk_used_percent", "Share of the data folder's disk that is taken")

@@ -71,8 +71,9 @@ def route(settings: Settings) -> g.Dashboard:
         Row("Lost and refused", 8, (
             (12, stacked("Refused market events", "Never traded on, by reason", {"{{reason}}": total(m.BAD_TICKS_TOTAL, "reason")}, "ops")),
             (12, stacked("Repaired market events", "By what was repaired", {"{{kind}}": total(m.REPAIRED_TICKS_TOTAL, "kind")}, "ops")),
-            (8, graph("Gaps", "Holes in the venue's numbers or in time, 5 minutes",
-                      {"{{symbol}}": total(m.MARKET_GAPS_TOTAL, "symbol", window="5m", function="increase")})),
+            (8, graph("Gaps", "Holes in the venue's numbers or in time, 5 minutes; what the desk was due and cannot get", {
+                "{{symbol}}": total(m.MARKET_GAPS_TOTAL, "symbol", window="5m", function="increase"),
+                "lost {{what}}": total(m.LOST_TOTAL, "what", window="5m", function="increase")})),
             (8, graph("Holes and changed logs", "10 minutes, by service", {
                 "holes {{service}}": total(m.LOG_HOLES_TOTAL, "service", window="10m", function="increase"),
                 "changed {{service}}": total(m.LOG_EPOCH_CHANGES_TOTAL, "service", window="10m", function="increase")})),

@@ -11,9 +11,11 @@ from store import disk
 
 
 class Kept(msgspec.Struct):
-    """`marks`: (epoch, topic, partition, offset); `parts`: the stage's own blobs by name."""
+    """`marks`: (epoch, topic, partition, offset); `parts`: the stage's own blobs by name; `wrote`: the log epoch of each topic that it
+    writes to."""
     marks: list[tuple[str, str, int, int]] = []
     parts: dict[str, bytes] = {}
+    wrote: dict[str, str] = {}
 
 
 class StateFile:

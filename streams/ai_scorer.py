@@ -173,6 +173,7 @@ def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) ->
     worker.background += [distribution, parity]
     worker.ahead = ahead = Ahead(score)
     stage = staged(worker, on_candidates, STATE_SCORES)
+    stage.writes([SIG_SCORED], stage.kept.clear)
     return worker
 
 

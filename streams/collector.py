@@ -37,6 +37,7 @@ class Collector:
     def __init__(self, worker: Worker, settings: Settings, exporter: Exporter):
         self.worker, self.settings, self.exporter = worker, settings, exporter
         self.session, self.due = "", dict[str, int]()
+        self.ends: dict[str, int] = {}  # the event after the last one that was published: behind it are refused ones
         self.published: dict[str, int] = {}  # the event after the last one that was handed to the producer
         self.open: dict[str, list[Frame]] = {}
         self.opened: dict[str, float] = {}  # wall clock of the first event that waits
@@ -54,19 +55,25 @@ class Collector:
         self.keeps = settings.exchange.market != "recording"  # a recording is an archive already
         self.lockstep = settings.lockstep
         self.stage = Stateful(worker, self.nothing, self.parts, self.restore)
+        self.stage.writes([MD_FRAMES], self.anew)
 
     async def nothing(self, record) -> None:
         """The collector reads no topic."""
 
     def parts(self) -> dict[str, bytes]:
         """How far each symbol was published."""
-        return {f"{symbol}|{self.session}": str(due).encode() for symbol, due in self.published.items()}
+        return {f"{symbol}|{self.session}": f"{due} {self.ends.get(symbol, due)}".encode() for symbol, due in self.published.items()}
 
     def restore(self, parts: dict[str, bytes]) -> None:
         """Continues there."""
         for name, due in parts.items():
             symbol, self.session = name.split("|")
-            self.due[symbol] = self.published[symbol] = int(due)
+            self.due[symbol] = self.published[symbol] = int(due.split()[0])
+            self.ends[symbol] = int(due.split()[-1])
+
+    def anew(self) -> None:
+        """Asks the venue for all that it still has of the session."""
+        self.due, self.published, self.ends = {}, {}, {}
 
     async def feed(self) -> None:
         """The market line: connects, takes frames, connects again; whatever waits is published before another session begins."""
@@ -79,7 +86,7 @@ class Collector:
                     for symbol in list(self.open):
                         await self.flush(symbol)
                     await self.write_archives(closing=True)
-                    self.session, self.due, self.published, self.cleaners = hello.session, {}, {}, {}
+                    self.session, self.due, self.published, self.ends, self.cleaners = hello.session, {}, {}, {}, {}
                 log.info("market of %s:%d, session %s: %s", x.host, x.port, hello.session, ", ".join(hello.symbols))
                 async for got in venue.market(hello.symbols, self.session, dict(self.due)):
                     if isinstance(got, Ended):
@@ -101,6 +108,7 @@ class Collector:
             self.exporter.inc(m.MARKET_GAPS_TOTAL, symbol=symbol)
             log.error("%s: event %d was due, %d came", symbol, due, frame.seq)
             await self.flush(symbol)
+            self.ends.pop(symbol, None)
         self.due[symbol] = frame.seq + frame.n
         waiting = self.open.setdefault(symbol, [])
         if not waiting:
@@ -183,7 +191,8 @@ class Collector:
             self.closed[symbol] = time.monotonic()
             for frame in self.clean(join(waiting)):
                 stamped = Frame(frame.symbol, frame.session, frame.seq, frame.tick, frame.lot, frame.ts, frame.kind, frame.books,
-                                frame.trades, opened)
+                                frame.trades, opened, max(0, frame.seq - self.ends.get(symbol, frame.seq)))
+                self.ends[symbol] = frame.seq + frame.n
                 self.stage.sent(await self.worker.send(MD_FRAMES, symbol, encode(stamped)))
                 if self.keeps:
                     self.to_archive.append(stamped)

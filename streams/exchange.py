@@ -40,6 +40,7 @@ LEAD_FRAMES = 64  # published and not yet worked, at a paced market
 RING_FRAMES = 2000  # kept for a client that comes back
 BUFFER = 64 << 20  # a client that reads no more than this behind is hung up on
 BEAT_S = 0.005
+AWAY_S = 600  # that a market which is over waits for a desk that is away
 
 
 class Simulated:
@@ -387,7 +388,8 @@ class Exchange:
                 if all(p.source.ended for p in self.pits.values()):
                     promised = [(pit.floor.promise_ms, pit.floor.seen) for pit in self.pits.values()]
                     quiet, thought = quiet + 1 if promised == thought else 0, promised      # a desk that is slow is waited for
-                    if (all(map(self.through, self.pits.values())) and quiet * 0.05 > 2) or quiet * 0.05 > 60:
+                    patience = 2 if all(map(self.through, self.pits.values())) else 60 if self.traders else AWAY_S
+                    if quiet * 0.05 > patience:
                         log.info("the market is over")
                         self.journal.end(self.session)
                         break

@@ -58,6 +58,7 @@ class Executor:
         self.estranged = False  # the venue has another memory, and nobody has released the desk since
         self.began_ms = wall_ms()
         self.stage = Stateful(worker, self.on_record, self.parts, self.restore)
+        self.stage.writes([EXEC_REPORTS, EXEC_FILLS], self.anew)
 
     def parts(self) -> dict[str, bytes]:
         """What the next life needs."""
@@ -77,6 +78,10 @@ class Executor:
             self.promised = msgspec.msgpack.decode(parts["promised"], type=dict[str, tuple[int, int]])
         self.after = msgspec.msgpack.decode(parts["after"])
         self.waiting.load(parts.get("waiting", b""))
+
+    def anew(self) -> None:
+        """Asks the venue again for what the desk has not said that it knows."""
+        self.after = {symbol: min(after, self.promised.get(symbol, (0, 0))[1]) for symbol, after in self.after.items()}
 
     async def on_record(self, record) -> None:
         """What the desk approved, or a person's word. What was written before this life may have been sent in the one before."""
@@ -242,8 +247,10 @@ class Executor:
         for item in items:
             self.waiting.answered(item)
         if fills:
-            await (await self.worker.send(EXEC_FILLS, happened.symbol, encode(Fills(happened.symbol, happened.session, wall_ms(), fills))))
-        told = Reports(happened.symbol, happened.session, happened.upto_ms, happened.upto_seq, wall_ms(), reports, happened.markets)
+            told_fills = Fills(happened.symbol, happened.session, wall_ms(), fills, self.journal)
+            await (await self.worker.send(EXEC_FILLS, happened.symbol, encode(told_fills)))
+        told = Reports(happened.symbol, happened.session, happened.upto_ms, happened.upto_seq, wall_ms(), reports, happened.markets,
+                       self.journal)
         acknowledged = await self.worker.send(EXEC_REPORTS, happened.symbol, encode(told))
         if items:
             await acknowledged

@@ -4,7 +4,9 @@ Everything that a record led to is one ledger transaction together with the mark
 (`lockstep`) lanes hold the causal order; else facts are consumed as they come.
 """
 
+import logging
 from collections import deque
+from collections.abc import Iterator
 
 import msgspec
 
@@ -38,7 +40,9 @@ from engine.lane import FOREVER, Lane
 from engine.telemetry import Telemetry
 from store.ledger import Ledger
 from streams.reconcile import Books, Reconciler
+from streams.topics import SIG_APPROVED, named
 
+log = logging.getLogger("sluice.risk")
 Place = tuple[str, int, int]  # topic, partition, offset
 
 
@@ -52,6 +56,8 @@ class HostState(msgspec.Struct):
     sessions: dict[str, list[str]] = {}
     reached: dict[str, int] = {}
     books: dict[str, Books] = {}
+    beyond: dict[str, set[int]] = {}
+    journals: dict[str, str] = {}
 
 
 class Road:
@@ -98,7 +104,9 @@ class DeskHost:
         self.desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
         self.market: dict[str, tuple[str, int]] = {}
         self.scored: dict[str, tuple[str, int]] = {}
-        self.heard: dict[str, int] = {}
+        self.heard: dict[str, int] = {}       # all venue numbers of a symbol up to this one are consumed,
+        self.beyond: dict[str, set[int]] = {}  # and these after it: unpaced, a fill may come before the report that it follows
+        self.journals: dict[str, str] = {}    # the venue's memory that a symbol's numbers belong to
         self.sessions: dict[str, list[str]] = {}      # of each symbol the runs of its market that were consumed, in their order
         self.reached: dict[str, int] = {}             # and the market time of the last event
         self.roads: dict[str, Road] = {}
@@ -113,6 +121,7 @@ class DeskHost:
             self.market, self.scored, self.heard = state.market, state.scored, state.heard
             self.sessions, self.reached = state.sessions, state.reached
             self.reconciler.books = state.books
+            self.beyond, self.journals = state.beyond, state.journals
         self.refolded = 0
         for entry in tail:
             for fact in entry.consumed:
@@ -138,10 +147,32 @@ class DeskHost:
                 ),
             )
         elif isinstance(fact, (Report, Fill)) and fact.seq:
-            self.heard[fact.symbol] = max(self.heard.get(fact.symbol, 0), fact.seq)
+            self._number(fact.symbol, fact.seq)
             self.reconciler.numbered(fact.symbol, fact.seq)
         elif isinstance(fact, Control) and fact.kind == RELEASE and not self.desk.state.halted:     # one told again releases nothing
             self.reconciler.accept()
+
+    def _number(self, symbol: str, seq: int) -> None:
+        """A venue number is consumed. One that was already belongs to another memory of the venue: numbers began anew."""
+        heard, beyond = self.heard.get(symbol, 0), self.beyond.setdefault(symbol, set())
+        if seq <= heard or seq in beyond:
+            heard = 0
+            beyond.clear()
+        beyond.add(seq)
+        while heard + 1 in beyond:
+            heard += 1
+            beyond.discard(heard)
+        self.heard[symbol] = heard
+
+    def _journal(self, symbol: str, journal: str) -> None:
+        """A venue with another memory counts anew."""
+        if not journal or self.journals.setdefault(symbol, journal) == journal:
+            return
+        self.heard[symbol], self.journals[symbol] = 0, journal
+        self.beyond.pop(symbol, None)
+        if road := self.roads.get(symbol):
+            road.upto, road.lane.seen = (0, 0), 0
+            road.early.clear()
 
     # records in
 
@@ -180,6 +211,15 @@ class DeskHost:
         runs = [*self.sessions.get(symbol, ()), *(self.roads[symbol].sessions if symbol in self.roads else ())]
         return bool(than) and session != than and session in runs and (than not in runs or runs.index(session) < runs.index(than))
 
+    def _missing(self, frame: Frame, *behind: tuple[str, int]) -> None:
+        """Counts the events between what the Desk has had of the session and this frame: they are on no log any more."""
+        session, due = max((b for b in (self.market.get(frame.symbol, ("", 0)), *behind) if b[0] == frame.session), default=("", 0))
+        if session and frame.seq - frame.skipped > due:
+            self.telemetry.meter.inc(m.LOST_TOTAL, frame.seq - frame.skipped - due, what="events")
+            log.error(
+                "%s: events %d to %d of session %s never came: the desk goes on without them", frame.symbol, due, frame.seq - 1, session
+            )
+
     def _at_once(self, record, place: Place, consumed: list, outs: list) -> None:
         known = self.market if isinstance(record, Frame) else self.scored
         if self._past(record.symbol, record.session, known.get(record.symbol, ("", 0))[0]):
@@ -188,6 +228,7 @@ class DeskHost:
         due = self._new(known, record)
         if due < record.seq + record.n:
             if isinstance(record, Frame):
+                self._missing(record)
                 self._feed(market_of(cut(record, due - record.seq, record.n) if due > record.seq else record), consumed, outs)
             elif record.items:
                 fresh = [s for s in record.items if s.signal.seq >= due]
@@ -205,27 +246,42 @@ class DeskHost:
                     if frame.session == batch.session
                     else not self._past(record.symbol, batch.session, frame.session)
                 )
-                older = road.frames if behind else road.batches
-                self.open.done(older.popleft()[1])  # one that was told twice, or scored by nobody
+                if behind:
+                    road.frames.popleft()       # told twice, or its scores are on no log any more
+                    self._work(road, frame, None, [at])
+                else:
+                    road.batches.popleft()
+                    self.open.done(bat)
                 continue
             road.frames.popleft(), road.batches.popleft()
-            due = max(self._new(self.market, frame), self._new(road.taken, frame))
-            latest = road.taken.get(frame.symbol) or self.market.get(frame.symbol, ("", 0))
-            if due >= frame.seq + frame.n or self._past(frame.symbol, frame.session, latest[0]):
-                self.open.done(at)
-                self.open.done(bat)
-                continue
-            road.taken[frame.symbol] = (frame.session, frame.seq + frame.n)
-            fresh = [s for s in batch.items if s.signal.seq >= due]
-            road.sessions[frame.session] = None
-            road.lane.add(cut(frame, due - frame.seq, frame.n) if due > frame.seq else frame, fresh)
-            road.working.append([at, bat])
+            self._work(road, frame, batch, [at, bat])
         self._run(consumed, outs)
 
+    def _work(self, road: Road, frame: Frame, batch: ScoredBatch | None, places: list[Place]) -> None:
+        """What is new of a frame goes into the lane with its scores; `batch` None: they are on no log any more, which is counted."""
+        due = max(self._new(self.market, frame), self._new(road.taken, frame))
+        latest = road.taken.get(frame.symbol) or self.market.get(frame.symbol, ("", 0))
+        if due >= frame.seq + frame.n or self._past(frame.symbol, frame.session, latest[0]):
+            for place in places:
+                self.open.done(place)
+            return
+        self._missing(frame, road.taken.get(frame.symbol, ("", 0)))
+        if batch is None:
+            self.telemetry.meter.inc(m.LOST_TOTAL, frame.seq + frame.n - due, what="scores")
+            log.error("%s: events %d to %d of session %s were scored by nobody: the desk takes them without", frame.symbol, due,
+                      frame.seq + frame.n - 1, frame.session)
+        road.taken[frame.symbol] = (frame.session, frame.seq + frame.n)
+        fresh = [s for s in batch.items if s.signal.seq >= due] if batch else []
+        road.sessions[frame.session] = None
+        road.lane.add(cut(frame, due - frame.seq, frame.n) if due > frame.seq else frame, fresh)
+        road.working.append(places)
+
     def _venue(self, record: Reports | Fills, place: Place, consumed: list, outs: list) -> None:
+        self._journal(record.symbol, record.journal)
         if not self.lockstep:
             for item in record.items:
-                self._feed(item, consumed, outs)
+                if not item.seq or (item.seq > self.heard.get(item.symbol, 0) and item.seq not in self.beyond.get(item.symbol, ())):
+                    self._feed(item, consumed, outs)
             self.open.done(place)
             return
         road = self.road(record.symbol)
@@ -347,6 +403,29 @@ class DeskHost:
             "".join("o" if isinstance(a, Order) else "c" for a in acts),
         )
 
+    def in_flight(self, epochs: dict[str, str]) -> Iterator[Approved]:
+        """Where the log that orders go to is another one than before: those of which the venue has not spoken, as they were sent.
+
+        The executor may have had them; it and the venue know them by their ids. What the venue has told is on its own record.
+        """
+        topic = named(SIG_APPROVED, self.settings)
+        known = {epoch for epoch, t, _ in self.ledger.marks() if t == topic}
+        if epochs[topic] in known:
+            return
+        self.open.marks[topic, 0] = self.ledger.head()[0]       # with the next commit: from here on it is this log
+        if not known:
+            return
+        self.telemetry.meter.inc(m.LOG_EPOCH_CHANGES_TOTAL, service="risk")
+        waiting = [o.id for o in self.desk.portfolio.orders.values() if not o.accepted and o.told < 0]
+        by_symbol: dict[str, list[Order]] = {}
+        for order_id in waiting:
+            for record in self.ledger.entry_of(order_id).produced:
+                if isinstance(record, Approved):
+                    for order in (o for o in record.orders if o.id == order_id):
+                        by_symbol.setdefault(order.symbol, []).append(order)
+        for symbol, orders in by_symbol.items():
+            yield Approved(symbol, self.session(symbol), 0, self.heard.get(symbol, 0), 0.0, orders, [], "o" * len(orders))
+
     def promises(self) -> list[Approved]:
         """What a paced venue must know to go on, where it has moved since it was last told."""
         out = []
@@ -374,7 +453,8 @@ class DeskHost:
     def snapshot(self, seq: int) -> None:
         """Bounds the next start."""
         state = HostState(
-            self.desk.snapshot(), self.market, self.scored, self.heard, self.sessions, self.reached, self.reconciler.books
+            self.desk.snapshot(), self.market, self.scored, self.heard, self.sessions, self.reached, self.reconciler.books,
+            self.beyond, self.journals
         )
         self.ledger.snapshot(seq, self.desk.state.now_ms, msgspec.msgpack.encode(state))
         self.kept = seq

@@ -46,7 +46,13 @@ class Risk:
         return self.ledger.marks()
 
     async def republish(self) -> None:
-        """What was written and not acknowledged before the last end."""
+        """What was written and not acknowledged before the last end; on another log, also the orders that the venue may never have had."""
+        said = 0
+        for orders in self.host.in_flight(self.worker.epochs):
+            said += len(orders.orders)
+            await (await self.worker.send(SIG_APPROVED, orders.symbol, encode(orders)))
+        if said:
+            log.error("risk: %s is another log: %d orders of which the venue has not spoken are said again", SIG_APPROVED, said)
         for entry in list(self.ledger.unacknowledged()):
             await self.publish(entry.seq, entry.produced)
 

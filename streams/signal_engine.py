@@ -55,6 +55,11 @@ class Engines:
             if partition is None or self.homes[symbol] == partition
         }
 
+    def anew(self) -> None:
+        """All windows begin anew with the next frame."""
+        for kept in (self.homes, self.engines, self.due):
+            kept.clear()
+
     def forget(self, partition: int) -> None:
         """Another worker has them from now on."""
         for symbol in [s for s, home in self.homes.items() if home == partition]:
@@ -90,7 +95,12 @@ def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) ->
                 exporter.inc(m.CANDIDATES_TOTAL, symbol=c.symbol, side=c.side)
             exporter.observe(m.STAGE_LATENCY_MS, since_ms(frame.sent_ms), service="signal_engine")
 
+    def anew() -> None:
+        engines.anew()
+        stage.kept.clear()
+
     stage = staged(worker, on_frame, STATE_SIGNALS, engines)
+    stage.writes([SIG_CANDIDATES], anew)
     return worker
 
 

@@ -5,10 +5,11 @@ and never skips; who reads behind it passes over what it knows by its event numb
 """
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from engine import metrics as m
 from store.state import Failures, Kept, StateFile
+from streams.topics import Topic, named
 from streams.worker import Marks, Worker, elsewhere
 
 log = logging.getLogger("sluice")
@@ -28,6 +29,10 @@ class Handled:
     def marks(self) -> Marks:
         """Where to read on."""
         return self.kept
+
+    def writes(self, topics: Sequence[Topic], anew: Callable[[], object]) -> None:
+        """Tells which topics it writes to. Where one came back as another log, what was on it and not read is gone: `anew` sets the
+        state back so far that it is said again, and who has read it passes over it. A state that is on the same broker is gone too."""
 
     def sent(self, acknowledgement) -> None:
         """Something is on its way to the broker; the next save waits for it."""
@@ -90,15 +95,30 @@ class Stateful(Handled):
         self.file = StateFile(worker.settings.folder("data"), worker.instance + worker.name)
         kept = self.file.load()
         self.kept = {(epoch, topic, partition): offset for epoch, topic, partition, offset in kept.marks}
+        self.wrote = kept.wrote
         if restore and kept.parts:
             restore(kept.parts)
+
+    def writes(self, topics: Sequence[Topic], anew: Callable[[], object]) -> None:
+        names = [named(topic, self.worker.settings) for topic in topics]
+
+        async def opened() -> None:
+            now = {name: self.worker.epochs[name] for name in names}
+            gone = [name for name in names if self.wrote.get(name, now[name]) != now[name]]
+            self.wrote = now
+            if gone:
+                self.worker.exporter.inc(m.LOG_EPOCH_CHANGES_TOTAL, len(gone), service=self.worker.name)
+                log.error("%s: %s came back as another log: what was on it and not read is said again", self.worker.name, ", ".join(gone))
+                anew()
+                await self.save()
+        self.worker.on_open.append(opened)
 
     @property
     def time_to_save(self) -> bool:
         return self.file.due
 
     async def save(self) -> None:
-        kept = Kept([(*key, offset) for key, offset in self.kept.items()], self.parts())
+        kept = Kept([(*key, offset) for key, offset in self.kept.items()], self.parts(), self.wrote)
         await self.settle()
         self.file.save(kept)
 

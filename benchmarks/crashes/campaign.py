@@ -9,7 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import benchmarks.crashes as crashes
+from benchmarks.crashes import market, stack
 from benchmarks.crashes.points import EMPTY, SINGLE, UNPACED, Case, Ground, Result, all_of, base, cases, run
+from config.settings import load
 
 
 def say(text: str) -> None:
@@ -41,8 +43,8 @@ def in_process(ground: Ground, points: int, seed: int, jobs: int) -> int:
         deaths.update(who for _, who, _ in result.kills)
         if result.faults or different:
             bad += 1
-            c = result.case
-            say(f"FAULT --case '{c.way}' {c.seed} {c.edge or c.edges}: {'decides otherwise; ' * different}{'; '.join(result.faults[:3])}\n"
+            c, faults = result.case, sorted(result.faults, key=lambda fault: "stalled" not in fault)
+            say(f"FAULT --case '{c.way}' {c.seed} {c.edge or c.edges}: {'decides otherwise; ' * different}{'; '.join(faults[:3])}\n"
                 f"      {'; '.join(f'{who} at {edge} ({where})' for edge, who, where in result.kills[:6])}")
         if n % 50 == 0:
             say(f"{n}/{len(work)} runs, {sum(deaths.values())} deaths, {bad} faulty, {time.monotonic() - began:.0f} s")
@@ -69,10 +71,51 @@ def again(ground: Ground, case: Case) -> int:
     return 1 if result.faults else 0
 
 
+def quantile(values: list[float], q: float) -> float:
+    """The value below which this share lies.
+
+    >>> quantile([3.0, 1.0, 2.0], 0.5)
+    2.0
+    """
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
+
+
+def real(folder: Path, deaths: int, seed: int, symbols: list[str], seconds: float) -> int:
+    """Part two; how many runs were faulty."""
+    parts = {stack.APART: deaths // 2, stack.TOGETHER: deaths - deaths // 2 - deaths // 5, stack.EMPTY: deaths // 5}
+    recording = market.recording(folder / "long", load(env={}), symbols, seconds, seed)
+    market.model(folder / "models")
+    bad, silences = 0, dict[str, list[float]]()
+    print(f"{'processes':<22}{'deaths':>8}{'orders':>8}{'fills':>7}{'lost':>6}{'doubled':>8}{'gaps':>6}{'wrong':>6}  "
+          "decisions    ended by themselves")
+    for i, (way, some) in enumerate(parts.items()):
+        if not some:
+            continue
+        out = stack.play(folder / f"stack{i}", recording, folder / "models", way, symbols, seconds, some, seed + i, say)
+        v = out.verdict
+        same = "not compared" if way == stack.EMPTY else "DIFFERENT" if out.different else "byte-equal"
+        print(f"{way:<22}{len(out.shots):>8}{v.orders:>8}{v.fills:>7}{len(v.lost):>6}{len(v.doubled):>8}{len(v.gaps):>6}{len(v.wrong):>6}  "
+              f"{same:<12} {', '.join(f'{who} {n}' for who, n in out.ended.items()) or 'nobody'}", flush=True)
+        for fault in v.faults[:5]:
+            say(f"FAULT {fault}")
+        bad += bool(v.faults) or out.different or len(out.shots) < some
+        for shot in out.shots:
+            silences.setdefault("several" if len(shot.who) > 1 else shot.who[0], []).append(shot.silence)
+    print(f"{'no decision for (s)':<22}{'deaths':>8}{'p50':>8}{'p99':>8}")
+    everybody = [t for some_times in silences.values() for t in some_times]
+    for who, times in [*sorted(silences.items()), ("all", everybody)]:
+        print(f"{who:<22}{len(times):>8}{quantile(times, 0.5):>8.2f}{quantile(times, 0.99):>8.2f}")
+    return bad
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.crashes", description=crashes.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=1000, help="deaths in one process, about (default 1000; 0: none)")
+    parser.add_argument("--real", type=int, default=50, help="SIGKILLs of processes of a running stack (default 50; 0: none)")
+    parser.add_argument("--real-seconds", type=float, default=14_400.0, help="how long their market is (default 14400)")
+    parser.add_argument("--real-symbols", default="BTCUSDT,ETHUSDT", help="of their market (default BTCUSDT,ETHUSDT)")
+    parser.add_argument("--keep", type=Path, help="a folder for the real runs' logs and ledgers, kept")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is left to chance (default 1)")
     parser.add_argument("--jobs", type=int, default=2, help="processes for the first part (default 2)")
     parser.add_argument("--symbols", default="BTCUSDT", help="of the small market, by comma (default BTCUSDT)")
@@ -81,11 +124,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="sluice-crashes-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
-        ground = Ground(folder, tuple(args.symbols.split(",")), args.seconds).make()
+        bad = 0
+        if args.case or args.points:
+            ground = Ground(folder, tuple(args.symbols.split(",")), args.seconds).make()
         if args.case:
             way, seed, edge = args.case[0], int(args.case[1]), int(args.case[2])
             return again(ground, Case(way, seed, edge, edge) if way != SINGLE else Case(way, seed, edge))
-        bad = in_process(ground, args.points, args.seed, args.jobs) if args.points else 0
+        if args.points:
+            bad += in_process(ground, args.points, args.seed, args.jobs)
+        if args.real:
+            place = args.keep or Path(tempfile.mkdtemp(prefix="sluice-stack-"))
+            bad += real(place, args.real, args.seed, args.real_symbols.split(","), args.real_seconds)
+            if not args.keep:
+                shutil.rmtree(place, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if bad else 0

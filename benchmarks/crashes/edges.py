@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -106,7 +105,7 @@ def edge_if_dead() -> None:
 @contextmanager
 def watched(wall: Callable[[], float], monotonic: Callable[[], float]) -> Iterator[None]:
     """The process's files, databases and clocks, as edges and on the loop's time."""
-    connect, replace = sqlite3.connect, os.replace
+    connect, replace, fsync = sqlite3.connect, os.replace, os.fsync
 
     def connected(*args: Any, **more: Any) -> sqlite3.Connection:
         return connect(*args, **({"factory": Connection} | more))
@@ -116,19 +115,14 @@ def watched(wall: Callable[[], float], monotonic: Callable[[], float]) -> Iterat
         replace(source, target, **more)
         edge("file: after rename")
 
-    def written(self: Path, data: bytes) -> int:
-        edge("file: before write")
-        with self.open("wb") as file:
-            file.write(data[: len(data) // 2])
-            file.flush()
-            edge("file: half written")
-            file.write(data[len(data) // 2:])
-        edge("file: after write")
-        return len(data)
+    def synced(number: int) -> None:
+        edge("file: written, not synced")
+        fsync(number)
+        edge("file: synced, not renamed")
 
     with ExitStack() as stack:
         for where, name, by in ((sqlite3, "connect", connected), (sqlite3.dbapi2, "connect", connected), (os, "replace", replaced),
-                                (Path, "write_bytes", written)):
+                                (os, "fsync", synced)):
             stack.enter_context(mock.patch.object(where, name, by))
         stack.enter_context(mock.patch("time.time", wall))
         stack.enter_context(mock.patch("time.monotonic", monotonic))

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from pathlib import Path
@@ -101,6 +102,16 @@ class Resident:
         return bool(self.at or not self.reads) and all(n >= len(self.town.logs.topics[t]) for t, n in self.at.items())
 
 
+def copied(before: Path, after: Path) -> None:
+    """The folder as it is. A database that is just being closed, on its own thread, takes its log away meanwhile: then once more."""
+    while True:
+        try:
+            shutil.copytree(before, after)
+            return
+        except (shutil.Error, FileNotFoundError):
+            shutil.rmtree(after, ignore_errors=True)
+
+
 class Town:
     """One run from the beginning of a market to its end. `plan` says who dies at which edge."""
 
@@ -181,7 +192,7 @@ class Town:
         self.generation += 1
         before, after = self.folders.get(life.name), self.folder / f"{life.name}-{self.generation}"
         if before and before.exists():
-            shutil.copytree(before, after)
+            copied(before, after)
             shutil.rmtree(before, ignore_errors=True)
             self.folders[life.name] = after
         for last in life.at_death:
@@ -261,7 +272,8 @@ class Town:
             elif self.loop.now - since > SETTLE_S:
                 return
         raise Stalled(f"after {PATIENCE_S:.0f} s of virtual time: market over {self.over}, records "
-                      f"{ {t: len(v) for t, v in self.logs.topics.items()} }, ends {self.ends[-3:]}")
+                      f"{ {t: len(v) for t, v in self.logs.topics.items()} }, alive {[n for n, life in self.lives.items() if life.alive]}, "
+                      f"ends {dict(Counter(self.ends).most_common(8))}")
 
     def edges_outside(self) -> int:
         """Grows as long as anything is said."""
