@@ -28,6 +28,7 @@ from engine import metrics as m
 from store import bus, disk
 from store.database import LedgerError
 from store.exporter import Exporter
+from streams.merge import Merge
 from streams.seek import start_of
 from streams.stopping import Stop
 from streams.topics import TOPICS, Topic, named
@@ -236,6 +237,7 @@ def source_of(worker: Worker) -> type[Service]:
             self.reader.assign(list(spans))
             for tp, due in worker.begin(spans).items():
                 self.reader.seek(tp, due)
+            self.merge = Merge(self.reader, topics, {tp: end for tp, (_, end) in spans.items()}, MOST)
 
         @Service.task
         async def watch(self) -> None:
@@ -277,7 +279,7 @@ def source_of(worker: Worker) -> type[Service]:
                 return
             try:
                 while not self.should_stop:
-                    records = await (worker.share.fetch(self.reader) if worker.share else fetched(self.reader))
+                    records = await (worker.share.fetch(self.reader) if worker.share else self.merge.fetch())
                     if records:
                         await worker.inbox.put(records)
             except Exception as error:
