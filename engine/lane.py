@@ -85,8 +85,6 @@ class Lane:
 
     def add(self, frame: Frame, scored: list[Scored]) -> None:
         """The next frame with the scores of its candidates."""
-        if frame.session != self.session:      # another run of a market: its time begins anew
-            self.session, self.known_ms, self.promise_ms = frame.session, 0, 0
         self.stretches.append(Stretch(frame, scored, self.desk))
 
     def heard(self, happenings: list[Happening], known_ms: int) -> None:
@@ -117,6 +115,8 @@ class Lane:
                 return self._hear()
             return None
         s = self.stretches[0]
+        if s.frame.session != self.session:      # the Desk comes to another run of the market: its time begins anew
+            self.session, self.known_ms, self.promise_ms = s.frame.session, 0, 0
         event_ms = s.time[s.at]
         if self.inbox and self._due_before(event_ms):
             return self._hear()

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 from street import CONTROLS, FRAMES, SCORES, Event, Street, Wish
 
-from engine.facts import BUY, KILL, RELEASE, Order, join
+from engine.facts import BUY, KILL, RELEASE, Order, ScoredBatch, join
 from streams.codec import decode, encode
 
 QUIET = [Event(300, 0, 1, 400, 0)] * 4
@@ -152,3 +152,25 @@ def test_an_order_at_work_in_frames_that_an_earlier_run_left_behind_is_settled_a
     street.drain()
     assert not street.host.desk.working("ETHUSDT")
     assert {session for session, _ in street.host.market.values()} == {street.session}
+
+
+@pytest.mark.parametrize("street", [(True, ONE)], indirect=True, ids=["paced"])
+def test_a_new_run_does_not_forget_what_the_venue_said_of_the_one_before(street):
+    quiet = [Event(20, 0, 1, 400, 0)] * 3
+    street.market("BTCUSDT", quiet, BOUGHT)
+    street.drain()
+    assert street.host.desk.working("BTCUSDT")
+    lane = street.host.roads["BTCUSDT"].lane
+    known_ms = lane.known_ms
+    kept = street.session
+    street.market("BTCUSDT", [Event(40, 0, 1, 400, 0), Event(2000, 0, 1, 400, 0)], [Wish(1, BUY, 0.3, 0, 10, 20)])
+    street.renew()
+    street.market("BTCUSDT", QUIET)
+    street.drain()
+    street.market("BTCUSDT", QUIET)
+    street.drain()
+    assert lane.known_ms > known_ms
+    assert not street.host.desk.working("BTCUSDT")
+    assert street.host.market["BTCUSDT"] == (street.session, 8)
+    told = [fact for entry in street.ledger.entries() for fact in entry.consumed if isinstance(fact, ScoredBatch)]
+    assert [fact.session for fact in told] == [kept, kept], "a score is of the run that its market was of"
