@@ -2,6 +2,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("sluice", deadline=None)      # a machine with other work on it is no fault of what is tested
+settings.load_profile("sluice")
 
 pytest_plugins = ["tests.fixtures_disk", "tests.fixtures_kafka"]
 

@@ -24,7 +24,7 @@ def test_a_second_service_on_the_same_data_says_who_is_there_and_ends(tmp_path, 
     held = StateFile(tmp_path, service)
     second = subprocess.run([sys.executable, "-c", f"import streams.{service} as s; from config.settings import load; "
                              "from store.exporter import Exporter; s.make(load(), Exporter(['BTCUSDT']))"],
-                            cwd=ROOT, env={"SLUICE_DATA": str(tmp_path), "PATH": ""}, capture_output=True, text=True, timeout=60)
+                            cwd=ROOT, env={"SLUICE_DATA": str(tmp_path), "PATH": ""}, capture_output=True, text=True, timeout=300)
     held.lock.close()
     assert second.returncode == 1
     assert second.stderr.splitlines() == [line for line in second.stderr.splitlines() if line.startswith(f"{service}: another one runs on")]
