@@ -31,7 +31,7 @@ def test_a_floor_works_no_further_than_the_promise_that_knows_its_last_report():
 def test_a_lane_that_hears_of_an_order_takes_back_what_it_promised_beyond():
     lane = Lane(desk(S), "BTCUSDT")
     lane.add(WALK, [])
-    lane.promise_ms = START + 10_000
+    lane.session, lane.promise_ms = WALK.session, START + 10_000
     lane.heard([Report("E-1", "BTCUSDT", DONE, "", 0.01, 1, START - 1)], START)
     moves = lane.step()
     assert moves is not None
