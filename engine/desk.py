@@ -118,7 +118,7 @@ class Desk:
         timeout, first = self.desk.cancel_timeout_ms, rows
         for entry in held:
             if entry.state == OPEN or (entry.state == ENTERING and entry.bought):
-                touched = bid <= entry.stop_ticks if entry.sign > 0 else ask >= entry.stop_ticks
+                touched = (bid <= entry.stop_ticks) & (bid > 0) if entry.sign > 0 else ask >= entry.stop_ticks
                 first = min(first, int(touched.argmax()) if touched.any() else rows)
             alarm = {
                 OPEN: entry.deadline_ms,

@@ -8,8 +8,8 @@ from engine.portfolio import CANCELLING, ENTERING, OPEN, Entry
 
 
 def stop_reached(entry: Entry, bid: int, ask: int, ts_ms: int) -> bool:
-    """The touch (in ticks) that a close would meet is at or beyond the stop."""
-    return bid <= entry.stop_ticks if entry.sign > 0 else ask >= entry.stop_ticks
+    """The touch (in ticks) that a close would meet is at or beyond the stop; an empty side (0) is no price."""
+    return 0 < bid <= entry.stop_ticks if entry.sign > 0 else ask >= entry.stop_ticks
 
 
 def time_over(entry: Entry, bid: int, ask: int, ts_ms: int) -> bool:

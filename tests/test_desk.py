@@ -351,3 +351,17 @@ def test_whatever_happens_the_position_is_the_sum_of_its_fills_exposure_stays_bo
                 "never more closing than held"
             )
     assert d.portfolio.orphans == 0
+
+
+@pytest.mark.parametrize("side, bid, ask", [("BUY", 0, 60_000.1), ("SELL", 60_000, 0)])
+def test_an_empty_side_of_the_book_is_no_price_at_which_a_stop_is_reached(side, bid, ask):
+    d = desk()
+    d.on(book(60_000, 60_000.1, T))
+    [order] = d.on(scored(T, side=side))
+    d.on(report(order, ACCEPTED))
+    d.on(fill(order, order.qty))
+    [target] = d.on(report(order, DONE, order.qty))
+    d.on(report(target, ACCEPTED))
+    assert d.on(book(bid, ask, T + 300)) == []
+    [cancel] = d.on(book(59_000, 59_000.1, T + 400) if side == "BUY" else book(61_000, 61_000.1, T + 400))
+    assert isinstance(cancel, Cancel)
