@@ -164,13 +164,16 @@ class DeskHost:
             beyond.discard(heard)
         self.heard[symbol] = heard
 
-    def _journal(self, symbol: str, journal: str) -> None:
-        """A venue with another memory counts anew."""
+    def _journal(self, symbol: str, journal: str, consumed: list, outs: list) -> None:
+        """A venue with another memory counts anew; what the one before had told is consumed first."""
         if not journal or self.journals.setdefault(symbol, journal) == journal:
             return
+        road = self.roads.get(symbol)
+        while road and road.lane.inbox:
+            self._feed(road.lane.inbox.popleft(), consumed, outs)
         self.heard[symbol], self.journals[symbol] = 0, journal
         self.beyond.pop(symbol, None)
-        if road := self.roads.get(symbol):
+        if road:
             road.upto, road.lane.seen = (0, 0), 0
             road.early.clear()
 
@@ -277,7 +280,7 @@ class DeskHost:
         road.working.append(places)
 
     def _venue(self, record: Reports | Fills, place: Place, consumed: list, outs: list) -> None:
-        self._journal(record.symbol, record.journal)
+        self._journal(record.symbol, record.journal, consumed, outs)
         if not self.lockstep:
             for item in record.items:
                 if not item.seq or (item.seq > self.heard.get(item.symbol, 0) and item.seq not in self.beyond.get(item.symbol, ())):

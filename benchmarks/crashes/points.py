@@ -23,6 +23,7 @@ SINGLE, TOGETHER, SEQUENCE, UNPACED, EMPTY = "one death a run", "several at once
 DEATHS = 6               # in a sequence, on average
 SNAPSHOT_EVERY = 40
 SAVE_EVERY_S = 0.05
+SAVES_S = (0.0, SAVE_EVERY_S, 2.0)     # how often state files are written: with every record, now and then, hardly ever
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class Case:
     seed: int
     edge: int = 0
     edges: int = 0
+    who: tuple[str, ...] = ()      # several at once: these, in place of those that the seed names
+
+    @property
+    def saves_s(self) -> float:
+        """How often state files are written; as in the undisturbed run where the edge is one of its."""
+        return SAVE_EVERY_S if self.way == SINGLE else SAVES_S[self.seed % len(SAVES_S)]
 
     def plan(self) -> Plan:
         """Who dies at which edge."""
@@ -60,6 +67,8 @@ class Case:
         if self.way == SINGLE:
             return lambda n, who, kind: (who,) if n == self.edge else ()
         if self.way == TOGETHER:
+            if self.who:
+                return lambda n, who, kind: self.who if n == self.edge else ()
             others = rng.sample(SERVICES, rng.randint(2, len(SERVICES)))
             return lambda n, who, kind: tuple(dict.fromkeys((*others, who))) if n == self.edge else ()
         if self.way == EMPTY:
@@ -86,9 +95,10 @@ class Result:
     ended: int = 0
 
 
-def play(ground: Ground, settings: Settings, folder: Path, plan: Plan | None, seed: int, repeats: float = 0.0) -> tuple[Town, Verdict]:
+def play(ground: Ground, settings: Settings, folder: Path, plan: Plan | None, seed: int, repeats: float = 0.0,
+         save_every_s: float = SAVE_EVERY_S) -> tuple[Town, Verdict]:
     """One town from beginning to end, and the verdict on what it left."""
-    town = Town(folder, settings, seed, plan, repeats, save_every_s=SAVE_EVERY_S)
+    town = Town(folder, settings, seed, plan, repeats, save_every_s=save_every_s)
     stalled = ""
     try:
         town.run()
@@ -108,7 +118,7 @@ def run(ground: Ground, case: Case) -> Result:
     try:
         paced = case.way != UNPACED
         town, v = play(ground, ground.settings("max" if paced else "1"), folder, case.plan(), case.seed,
-                       0.01 if case.way in (SEQUENCE, UNPACED) else 0.0)
+                       0.01 if case.way in (SEQUENCE, UNPACED) else 0.0, case.saves_s)
         return Result(case, town.kills, v.faults, len(v.lost), len(v.doubled), len(v.gaps), len(v.wrong), v.said, len(town.ends))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
