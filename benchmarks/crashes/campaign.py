@@ -38,8 +38,8 @@ def in_process(ground: Ground, points: int, seed: int, jobs: int) -> int:
     for n, result in enumerate(all_of(ground, work, jobs), 1):
         row = rows.setdefault(result.case.way, Counter())
         different = unlike(result, wanted.said)
-        row.update(runs=1, deaths=len(result.kills), lost=result.lost, doubled=result.doubled, gaps=result.gaps, wrong=result.wrong,
-                   different=different)
+        row.update(runs=1, deaths=len(result.kills), raised=result.raised, lost=result.lost, doubled=result.doubled, gaps=result.gaps,
+                   wrong=result.wrong, different=different)
         deaths.update(who for _, who, _ in result.kills)
         if result.faults or different:
             bad += 1
@@ -54,7 +54,7 @@ def in_process(ground: Ground, points: int, seed: int, jobs: int) -> int:
 
 def table(rows: dict[str, Counter[str]], deaths: Counter[str]) -> None:
     """The figures of part one."""
-    columns = ("runs", "deaths", "lost", "doubled", "gaps", "wrong", "different")
+    columns = ("runs", "deaths", "raised", "lost", "doubled", "gaps", "wrong", "different")
     print(f"{'in one process':<22}" + "".join(f"{c:>10}" for c in columns))
     for way, row in rows.items():
         print(f"{way:<22}" + "".join(f"{row[c]:>10,}" for c in columns))

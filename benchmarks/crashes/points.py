@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.crashes import market
-from benchmarks.crashes.town import SERVICES, Plan, Town
+from benchmarks.crashes.town import RAISE, SERVICES, Plan, Town
 from benchmarks.crashes.verdict import Verdict, judge
 from benchmarks.crashes.virtual import Stalled
 from config.settings import Settings, load
@@ -20,7 +20,9 @@ from streams.codec import decode
 from streams.topics import EXEC_OUTCOMES, SIG_APPROVED, SIG_DROPPED, named
 
 SINGLE, TOGETHER, SEQUENCE, UNPACED, EMPTY = "one death a run", "several at once", "sequences", "sequences, unpaced", "broker back empty"
+RAISING = "handlers raise"
 DEATHS = 6               # in a sequence, on average
+SHARE_RAISED = 0.05      # of the records that a handler is given, each at most once
 SNAPSHOT_EVERY = 40
 SAVE_EVERY_S = 0.05
 SAVES_S = (0.0, SAVE_EVERY_S, 2.0)     # how often state files are written: with every record, now and then, hardly ever
@@ -74,6 +76,16 @@ class Case:
         if self.way == EMPTY:
             return lambda n, who, kind: ("broker-empty",) if n == self.edge else ()
 
+        if self.way == RAISING:
+            raised: set[tuple[str, str]] = set()
+
+            def once(n: int, who: str, kind: str) -> Sequence[str]:
+                if not kind.startswith("handler") or (who, kind) in raised or rng.random() > SHARE_RAISED:
+                    return ()
+                raised.add((who, kind))
+                return (RAISE,)
+            return once
+
         def several(n: int, who: str, kind: str) -> Sequence[str]:
             if rng.random() >= DEATHS / self.edges:
                 return ()
@@ -92,13 +104,14 @@ class Result:
     gaps: int = 0
     wrong: int = 0
     said: dict[str, list[bytes]] = field(default_factory=dict)
-    ended: int = 0
+    raised: int = 0
 
 
 def play(ground: Ground, settings: Settings, folder: Path, plan: Plan | None, seed: int, repeats: float = 0.0,
-         save_every_s: float = SAVE_EVERY_S) -> tuple[Town, Verdict]:
+         save_every_s: float = SAVE_EVERY_S, by_record: bool = False) -> tuple[Town, Verdict]:
     """One town from beginning to end, and the verdict on what it left."""
     town = Town(folder, settings, seed, plan, repeats, save_every_s=save_every_s)
+    town.by_record = by_record
     stalled = ""
     try:
         town.run()
@@ -118,8 +131,9 @@ def run(ground: Ground, case: Case) -> Result:
     try:
         paced = case.way != UNPACED
         town, v = play(ground, ground.settings("max" if paced else "1"), folder, case.plan(), case.seed,
-                       0.01 if case.way in (SEQUENCE, UNPACED) else 0.0, case.saves_s)
-        return Result(case, town.kills, v.faults, len(v.lost), len(v.doubled), len(v.gaps), len(v.wrong), v.said, len(town.ends))
+                       0.01 if case.way in (SEQUENCE, UNPACED) else 0.0, case.saves_s, case.way == RAISING)
+        return Result(case, town.kills, v.faults, len(v.lost), len(v.doubled), len(v.gaps), len(v.wrong), v.said,
+                      sum(end.split(": ")[1] == "Failed" for end in town.ends))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -160,6 +174,8 @@ def cases(trace: Sequence[tuple[str, str]], unpaced_edges: int, points: int, see
         yield Case(SEQUENCE, seed * 100_000 + 40_000 + i, edges=edges)
     for i in range(max(1, points // 200)):
         yield Case(UNPACED, seed * 100_000 + 60_000 + i, edges=unpaced_edges)
+    for i in range(max(1, points // 50)):
+        yield Case(RAISING, seed * 100_000 + 70_000 + i)
     for i in range(max(1, points // 40)):
         yield Case(EMPTY, seed * 100_000 + 80_000 + i, rng.randrange(1, edges + 1))
 

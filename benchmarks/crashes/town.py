@@ -34,6 +34,7 @@ SERVICES = ("exchange", *MAKERS)
 PATIENCE_S = 900.0        # of virtual time after which a town that has not come to the end of its market never will
 SETTLE_S = 3.0
 MOST = 8                  # records that a stage is handed at once
+RAISE = "raise"           # in a plan's answer: the handler raises here
 Plan = Callable[[int, str, str], Sequence[str]]     # (edge number, service, kind) -> who dies here
 
 log = logging.getLogger("sluice.crashes")
@@ -102,6 +103,21 @@ class Resident:
         return bool(self.at or not self.reads) and all(n >= len(self.town.logs.topics[t]) for t, n in self.at.items())
 
 
+class Failed(RuntimeError):
+    """What a stage was made to raise."""
+
+
+def fallible(resident: Resident) -> None:
+    """Gives the stage's handler an edge of its own, inside what it does about its errors: here it may also raise."""
+    name = "consume" if isinstance(resident.stage, risk.Risk) else "handle"
+    handle = getattr(resident.stage, name)
+
+    async def handled(record) -> None:
+        edge(f"handler: {record.topic}/{record.offset}" if resident.town.by_record else "handler: a record")
+        await handle(record)
+    setattr(resident.stage, name, handled)
+
+
 def copied(before: Path, after: Path) -> None:
     """The folder as it is. A database that is just being closed, on its own thread, takes its log away meanwhile: then once more."""
     while True:
@@ -116,8 +132,8 @@ class Town:
     """One run from the beginning of a market to its end. `plan` says who dies at which edge."""
 
     def __init__(self, folder: Path, settings: Settings, seed: int = 0, plan: Plan | None = None, repeats: float = 0.0,
-                 away_s: tuple[float, float] = (0.05, 0.6), save_every_s: float = 0.05):
-        self.save_every_s = save_every_s
+                 away_s: tuple[float, float] = (0.05, 0.6), save_every_s: float = 0.05, patience_s: float = PATIENCE_S):
+        self.save_every_s, self.patience_s = save_every_s, patience_s
         self.folder, self.settings, self.plan, self.away_s = folder, settings, plan or (lambda n, who, kind: ()), away_s
         self.rng = np.random.default_rng(seed)
         self.loop = VirtualLoop()
@@ -132,6 +148,7 @@ class Town:
         self.ends: list[str] = []          # of lives that ended by themselves
         self.generation = 0
         self.over = False
+        self.by_record = False     # handlers' edges name their record
         self.frozen = False
 
     # lives
@@ -161,6 +178,7 @@ class Town:
                 resident.stage.file.every_s = self.save_every_s
             if hasattr(resident.stage, "ledger"):
                 life.at_death.append(resident.stage.ledger._closed.set)
+            fallible(resident)
             await resident.run()
         except Killed:
             pass
@@ -208,6 +226,8 @@ class Town:
         self.edges += 1
         self.trace.append((life.name, kind))
         for name in self.plan(self.edges, life.name, kind):
+            if name == RAISE:
+                raise Failed("made to fail")
             self.kill(name, f"{life.name}: {kind}")
 
     def kill(self, name: str, where: str) -> None:
@@ -263,7 +283,7 @@ class Town:
         """Starts everybody and waits."""
         for name in SERVICES:
             self.start(name)
-        until, size, since = self.loop.now + PATIENCE_S, -1, self.loop.now
+        until, size, since = self.loop.now + self.patience_s, -1, self.loop.now
         while self.loop.now < until:
             await asyncio.sleep(0.25)
             now = self.edges_outside()
@@ -271,7 +291,7 @@ class Town:
                 size, since = now, self.loop.now
             elif self.loop.now - since > SETTLE_S:
                 return
-        raise Stalled(f"after {PATIENCE_S:.0f} s of virtual time: market over {self.over}, records "
+        raise Stalled(f"after {self.patience_s:.0f} s of virtual time: market over {self.over}, records "
                       f"{ {t: len(v) for t, v in self.logs.topics.items()} }, alive {[n for n, life in self.lives.items() if life.alive]}, "
                       f"ends {dict(Counter(self.ends).most_common(8))}")
 
