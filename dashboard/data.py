@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 import sqlalchemy as sa
 import streamlit as st
@@ -14,6 +15,7 @@ import streamlit as st
 from config import settings as configuration
 from dashboard import health
 from engine import facts
+from store import controls as in_force
 from store import tables
 from store.ledger import ledger_url
 from store.registry import Registry, RegistryError
@@ -215,6 +217,20 @@ def _controls(url: str) -> pd.DataFrame:
 def controls() -> pd.DataFrame:
     """Kills, releases and switches, newest first."""
     return _controls(ledger_url(settings()))
+
+
+@st.cache_data(ttl=2, show_spinner=False, max_entries=8)
+def _kills(url: str) -> dict[str, str]:
+    try:
+        with _reader(url).connect() as connection:
+            return in_force.found(connection).kills
+    except (sa.exc.SQLAlchemyError, msgspec.MsgspecError):
+        return {}
+
+
+def kills() -> dict[str, str]:
+    """The KILLs that stand, by id with who and why; nothing where the ledger cannot be read, which other parts of a page say."""
+    return _kills(ledger_url(settings()))
 
 
 # the running services

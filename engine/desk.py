@@ -20,7 +20,6 @@ from engine.facts import (
     LIMIT,
     MARKET,
     REJECTED,
-    RELEASE,
     TARGET,
     Cancel,
     Control,
@@ -58,10 +57,18 @@ class State(msgspec.Struct):
     portfolio: Portfolio
     touches: dict[str, Touch] = {}
     now_ms: int = 0
-    halted: str = ""
     epoch: int = 0
     route: str = "paper"
     controls: dict[str, None] = {}     # ids of the last that acted
+    kills: dict[str, str] = {}         # by id those that stand, with who and why
+
+    @property
+    def halted(self) -> str:
+        """Who halted the desk and why; empty where no KILL stands."""
+        if not self.kills:
+            return ""
+        first = next(iter(self.kills.values()))
+        return first if len(self.kills) == 1 else f"{first} (and {len(self.kills) - 1} more)"
 
 
 class Desk:
@@ -212,12 +219,12 @@ class Desk:
 
     def indifferent(self, symbol: str) -> bool:
         """Whether a score below the policy's minimum is refused here without regard to anything that may happen in between."""
-        return not self.state.halted and symbol in self.state.touches and all(
+        return not self.state.kills and symbol in self.state.touches and all(
             e.symbol != symbol for e in self.portfolio.entries.values())
 
     def _guard(self, scored: Scored) -> policy.Block | None:
         signal, state = scored.signal, self.state
-        if state.halted:
+        if state.kills:
             return policy.Block(reasons.HALTED, state.halted)
         touch = state.touches.get(signal.symbol)
         if touch is None:
@@ -363,7 +370,7 @@ class Desk:
     # control
 
     def on_control(self, control: Control) -> list[Out]:
-        """KILL halts until a person releases; entries on their way in are taken back, exits go on. An id acts once."""
+        """Each KILL halts until a RELEASE names it; entries on their way in are taken back, exits go on. An id acts once."""
         state = self.state
         if control.id in state.controls:        # a release that is told twice must not undo the kill between
             return []
@@ -373,10 +380,10 @@ class Desk:
         state.now_ms = max(state.now_ms, control.ts_ms)
         state.epoch = max(state.epoch, control.epoch)
         if control.kind == KILL:
-            state.halted = f"killed by {control.actor}: {control.reason}"
+            state.kills[control.id] = control.word
             return [
                 self._take_back(e, state.now_ms, HALT) for e in self.portfolio.entries.values() if e.state == ENTERING and not e.asked_ms
             ]
-        if control.kind == RELEASE:
-            state.halted = ""
+        for name in control.kills:
+            state.kills.pop(name, None)
         return []

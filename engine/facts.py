@@ -383,14 +383,27 @@ KILL, RELEASE, MODE_SWITCH, HEALTH, CRIT = "KILL", "RELEASE", "MODE_SWITCH", "HE
 
 
 class Control(msgspec.Struct, frozen=True, gc=False, tag="control"):
-    """A change to the desk, by whom and why; `details` holds the kind's own values as text."""
+    """A change to the desk, by whom and why; `details` holds the kind's own values as text.
+
+    A KILL of the reconciler's: `differences`, what it found. A RELEASE: `kills`, the ids that it ends, with spaces between them.
+    """
     id: str
     kind: str
     actor: str
     reason: str
     epoch: int
-    ts_ms: int
+    ts_ms: int          # market time; 0: not known to who wrote it, and set by the desk's host
     details: dict[str, str] = {}
+
+    @property
+    def word(self) -> str:
+        """Who halted the desk and why."""
+        return f"killed by {self.actor}: {self.reason}"
+
+    @property
+    def kills(self) -> list[str]:
+        """The KILLs that this RELEASE ends; whoever wrote it has seen those and no others."""
+        return self.details.get("kills", "").split() if self.kind == RELEASE else []
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False, tag="tick"):

@@ -80,7 +80,8 @@ STAGE_LATENCY_MS = histogram("stage_latency_ms", "Ingress of a frame to the end 
 STAGE_ERRORS_TOTAL = counter("stage_errors_total", "Records that failed twice and were booked as errors", service=STAGES)
 LOG_EPOCH_CHANGES_TOTAL = counter("log_epoch_changes_total", "A topic came back as another log", service=STAGES)
 LOST_TOTAL = counter(
-    "lost_on_the_way_total", "Market events, or scores of them, that the desk was due and can no longer get", what=("events", "scores")
+    "lost_on_the_way_total", "Market events, scores of them, or orders of a desk's lost life, that are not carried on",
+    what=("events", "scores", "orders"),
 )
 LOG_HOLES_TOTAL = counter("log_holes_total", "Records missing between our mark and the log", service=STAGES)
 CLOCK_JUMPS_TOTAL = counter("clock_jumps_total", "Times that the machine's clock was set by more than a second")

@@ -3,7 +3,8 @@
 Every entry order is an entry of its own, which its own reduce-only orders close; S4 counts and bounds those. Exposure is the
 margin of what is filled plus what open entry orders reserve (DECISIONS, 13 and 14). A fill may come before its order's
 acceptance, and a report before the fills that it speaks of: an order is *settled* when the venue has ended it and all fills
-that it speaks of are here. Cooldowns start with the venue's acceptance (15).
+that it speaks of are here. Cooldowns start with the venue's acceptance (15); an entry that it has not answered yet holds others off as
+if it had been accepted when it was sent, so that its answer's way is no gap, and a refusal gives that back.
 """
 import msgspec
 
@@ -94,8 +95,7 @@ class Portfolio(msgspec.Struct):
     closed: dict[str, None] = {}
     realized_usd: float = 0.0
     fees_usd: float = 0.0
-    last_trade_time: float | None = None
-    last_trade_by_symbol: dict[str, float] = {}
+    traded: dict[str, float] = {}           # by symbol the last entry that the venue accepted, s
     positions: dict[str, float] = {}
     holdings: dict[str, Holding] = {}       # the same at average cost, as a venue keeps it
     orphans: int = 0
@@ -110,12 +110,16 @@ class Portfolio(msgspec.Struct):
             by_symbol: dict[str, list[OpenEntry]] = {}
             regimes: dict[str, int] = {}
             exposure: dict[str, float] = {}
+            traded = dict(self.traded)
             for e in self.entries.values():
                 by_symbol.setdefault(e.symbol, []).append(OpenEntry(direction(e.side), e.bought or e.qty, e.average, e.confidence))
                 regimes[e.regime] = regimes.get(e.regime, 0) + 1
                 open_qty = e.held if e.state != ENTERING else max(0.0, e.qty - e.sold)
                 exposure[e.symbol] = exposure.get(e.symbol, 0.0) + open_qty * e.average / e.leverage
-            self._view = {"by_symbol": by_symbol, "regimes": regimes, "exposure": exposure, "total": sum(exposure.values())}
+                if not (entering := self.orders[e.id]).accepted and entering.told < 0:
+                    traded[e.symbol] = max(traded.get(e.symbol, 0.0), e.sent_ms / 1000)
+            self._view = {"by_symbol": by_symbol, "regimes": regimes, "exposure": exposure, "total": sum(exposure.values()),
+                          "traded": traded}
         return self._view
 
     @property
@@ -147,6 +151,16 @@ class Portfolio(msgspec.Struct):
     def available_capital_usdt(self) -> float:
         """Equity that no margin binds."""
         return max(0.0, self.equity_usd + self.realized_usd - self.total_exposure_usdt)
+
+    @property
+    def last_trade_by_symbol(self) -> dict[str, float]:
+        """When each symbol was last entered, in s of market time; what the venue has not answered counts from its sending."""
+        return self.view()["traded"]
+
+    @property
+    def last_trade_time(self) -> float | None:
+        """The same of any symbol."""
+        return max(self.last_trade_by_symbol.values(), default=None)
 
     # the fold
 
@@ -182,14 +196,20 @@ class Portfolio(msgspec.Struct):
                 self.duplicates += 1
                 return None
             order.accepted, order.status = True, ACCEPTED
-            if order.id == order.entry_id:
-                self.last_trade_time = report.ts_ms / 1000
-                self.last_trade_by_symbol[report.symbol] = report.ts_ms / 1000
+            self._traded(order, report)
         elif report.status in (REJECTED, CANCELLED, DONE):
             order.told, order.status = report.filled, report.status
+            if report.filled and not order.accepted:        # done before anybody said that it was taken
+                self._traded(order, report)
+            self._view = None
         else:
             order.status = report.status
         return order
+
+    def _traded(self, order: Working, report: Report) -> None:
+        if order.id == order.entry_id:
+            self.traded[report.symbol] = max(self.traded.get(report.symbol, 0.0), report.ts_ms / 1000)
+            self._view = None
 
     def on_fill(self, fill: Fill) -> Working | None:
         """An execution; None where it is known already or of no order of ours."""

@@ -1,45 +1,118 @@
 """Halts the desk at once: entries are taken back, exits go on, nothing is opened until somebody releases it.
 
-python -m scripts.kill --reason "feed looks wrong"
-python -m scripts.release_kill --reason "feed is back"
+  python -m scripts.kill --reason "feed looks wrong"
+  python -m scripts.release_kill                          # what stands, with its id
+  python -m scripts.release_kill --kill kill-1767690000000-ann --reason "feed is back"
+
+It ends with status 0 once the desk has the KILL in its ledger, where it holds over restarts. Until then it lies in data/controls/ as
+well as on the broker: a desk that is down takes it before it decides again, also from a broker that came back empty.
 """
 
 import argparse
 import getpass
+import re
 import sys
 import time
+from pathlib import Path
 
 from config import settings as config
+from config.settings import Settings
 from engine.facts import KILL, Control
-from store import bus
+from store import bus, controls, disk
+from store.database import LedgerError
+from store.ledger import ledger_url
 from streams.codec import encode
 from streams.topics import CONTROL_EVENTS, named
 
+POLL_S = 0.1
 
-def send(kind: str, doc: str, prog: str, argv: list[str] | None) -> int:
-    """Publishes one control fact with its actor and reason; exit 1 where the broker does not answer."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m scripts.{prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--reason", required=True, help="why; it stands in the ledger")
-    parser.add_argument("--actor", default=getpass.getuser(), help="who (default: the user that runs this)")
-    parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
-    args = parser.parse_args(argv)
-    settings = config.load(*args.config)
-    now = int(time.time() * 1000)
-    fact = Control(f"{kind.lower()}-{now}-{args.actor}", kind, args.actor, args.reason, 0, 0)
+
+def words(text: str) -> str:
+    """An argument that says something; `ArgumentTypeError` for blanks."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; it stands in the ledger: say it in words")
+    return text.strip()
+
+
+def seconds(text: str) -> float:
+    """A waiting time."""
     try:
-        with bus.Publisher(settings) as publisher:
-            partition, offset = publisher.send(named(CONTROL_EVENTS, settings), encode(fact), "control")
-    except bus.BusDown as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{kind} by {args.actor} ({args.reason}): {named(CONTROL_EVENTS, settings)}/{partition}/{offset}")
-    return 0
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no waiting time; seconds were expected, 0 or more")
+    return value
+
+
+def parser(prog: str, doc: str) -> argparse.ArgumentParser:
+    """What both commands take."""
+    made = argparse.ArgumentParser(prog=f"python -m scripts.{prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--actor", type=words, default=getpass.getuser(), help="who (default: the user that runs this)")
+    made.add_argument("--wait", type=seconds, default=10.0, metavar="SECONDS",
+                      help="how long to wait until the desk has it in its ledger (default: 10; 0: do not wait, and do not know)")
+    made.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
+    return made
+
+
+def control(kind: str, actor: str, reason: str, details: dict[str, str] | None = None) -> Control:
+    """The fact, under an id that nobody else gives."""
+    name = re.sub(r"[^\w.@-]+", "_", actor)
+    return Control(f"{kind.lower()}-{time.time_ns() // 1000}-{name}", kind, actor, reason, 0, 0, details or {})
+
+
+def publish(settings: Settings, fact: Control) -> str:
+    """Its place on the broker; `BusDown`."""
+    topic = named(CONTROL_EVENTS, settings)
+    with bus.Publisher(settings) as publisher:
+        partition, offset = publisher.send(topic, encode(fact), "control")
+    return f"{topic}/{partition}/{offset}"
+
+
+def confirm(settings: Settings, fact: Control, wait_s: float, places: list[str]) -> int:
+    """Waits for the ledger to have it: status 0, else 1 with what is known."""
+    said, until, why = f"{fact.id} ({', '.join(places)})", time.monotonic() + wait_s, ""
+    if not wait_s:
+        print(f"{said}: handed over; nobody has waited for the desk to take it")
+        return 0
+    while True:
+        try:
+            found = controls.in_force(ledger_url(settings))
+            if fact.id in found.controls:
+                halts = f"halted: {'; '.join(found.kills.values())}" if found.kills else "nothing halts it"
+                print(f"{said}: in the desk's ledger; {halts}")
+                return 0
+            why = "the desk is down, or behind"
+        except LedgerError as error:
+            why = str(error)
+        if time.monotonic() > until:
+            print(f"{said}: NOT yet taken by the desk after {wait_s:g} s: {why}", file=sys.stderr)
+            return 1
+        time.sleep(POLL_S)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return send(KILL, __doc__ or "", "kill", argv)
+    made = parser("kill", __doc__ or "")
+    made.add_argument("--reason", type=words, required=True, help="why; it stands in the ledger")
+    args = made.parse_args(argv)
+    settings = config.load(*args.config)
+    fact, places, faults = control(KILL, args.actor, args.reason), [], []
+    try:
+        places.append(str(relative(controls.leave(settings, fact))))
+    except OSError as error:
+        faults.append(disk.said(error))
+    try:
+        places.append(publish(settings, fact))
+    except bus.BusDown as error:
+        faults.append(str(error))
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return confirm(settings, fact, args.wait, places) if places else 1
+
+
+def relative(path: Path) -> Path:
+    """As seen from here, where it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

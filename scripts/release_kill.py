@@ -1,13 +1,60 @@
-"""Ends a halt: the desk may open positions again. Say why.
+"""Ends a halt: shows the KILLs that stand, ends those that are named. Each is ended by whoever looked at it, and by nobody else's word.
 
-    python -m scripts.release_kill --reason "feed is back"
+  python -m scripts.release_kill                                                       # what stands: id, who, why
+  python -m scripts.release_kill --kill kill-1767690000000-ann --reason "feed is back"
+  python -m scripts.release_kill --all --reason "drill is over"                        # all that this prints
+
+The desk opens positions again when none stands. A KILL of the desk's own (`not as the venue says: …`) tells differences with the venue:
+releasing it accepts those as they stand; the desk halts again for any other.
 """
+import sys
+
+from config import settings as config
 from engine.facts import RELEASE
-from scripts.kill import send
+from scripts.kill import confirm, control, parser, publish, words
+from store import bus, controls
+from store.database import LedgerError
+from store.ledger import ledger_url
 
 
 def main(argv: list[str] | None = None) -> int:
-    return send(RELEASE, __doc__ or "", "release_kill", argv)
+    made = parser("release_kill", __doc__ or "")
+    which = made.add_mutually_exclusive_group()
+    which.add_argument("--kill", type=words, action="append", default=[], metavar="ID", help="a KILL that ends; may be repeated")
+    which.add_argument("--all", action="store_true", help="all that stand now")
+    made.add_argument("--reason", type=words, help="why; it stands in the ledger")
+    args = made.parse_args(argv)
+    settings = config.load(*args.config)
+    try:
+        found = controls.in_force(ledger_url(settings))
+    except LedgerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    standing = found.kills
+    for name, word in standing.items():
+        print(f"{name}  {word}")
+    if not standing:
+        print("no KILL stands")
+    if not args.kill and not args.all:
+        if args.reason:
+            print("nothing was released: name what ends with --kill ID, or --all", file=sys.stderr)
+        return 2 if args.reason else 0
+    if not args.reason:
+        made.error("--reason is missing: say why it ends")
+    if unknown := [name for name in args.kill if name not in found.controls]:
+        print(f"nothing was released: the desk knows no {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    if not args.kill and not standing:
+        return 0
+    for name in (n for n in args.kill if n not in standing):
+        print(f"{name} ended before; it is said again, for a service that missed it")
+    fact = control(RELEASE, args.actor, args.reason, {"kills": " ".join(args.kill or standing)})
+    try:
+        place = publish(settings, fact)
+    except bus.BusDown as error:
+        print(error, file=sys.stderr)
+        return 1
+    return confirm(settings, fact, args.wait, [place])
 
 
 if __name__ == "__main__":

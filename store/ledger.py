@@ -78,6 +78,16 @@ def place_of(engine: sa.Engine, order_id: str) -> tuple[str, int] | None:
     return (row.writer, row.seq) if row else None
 
 
+def sent_of(url: str, order_ids: Sequence[str]) -> set[str]:
+    """Those of these orders that the ledger has, whoever wrote them; `LedgerError` where it cannot be read."""
+    engine, t = connect(url, create=False), tables.order_index
+    try:
+        with naming(url), reading(engine) as connection:
+            return set(connection.scalars(sa.select(t.c.order_id).where(t.c.order_id.in_(order_ids))))
+    finally:
+        engine.dispose()
+
+
 class Ledger:
     """One writer's chain, opened for writing.
 

@@ -19,7 +19,6 @@ from engine.facts import (
     ENTRY,
     KILL,
     REJECTED,
-    RELEASE,
     UNKNOWN,
     Approved,
     Cancel,
@@ -30,7 +29,9 @@ from engine.facts import (
     Report,
     Reports,
 )
+from store import controls
 from store.exporter import Exporter
+from store.ledger import ledger_url, sent_of
 from streams.codec import decode, encode
 from streams.stage import Stateful
 from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_REPORTS, SIG_APPROVED
@@ -55,7 +56,7 @@ class Executor:
         self.waiting = Waiting()
         self.promised: dict[str, tuple[int, int]] = {}
         self.journal = ""  # the venue's memory that our numbers belong to
-        self.estranged = False  # the venue has another memory, and nobody has released the desk since
+        self.estranged = ""  # the venue has another memory: the KILL that says so, until a release names it
         self.began_ms = wall_ms()
         self.stage = Stateful(worker, self.on_record, self.parts, self.restore)
         self.stage.writes([EXEC_REPORTS, EXEC_FILLS], self.anew)
@@ -65,7 +66,7 @@ class Executor:
         return {
             "journal": self.journal.encode(),
             "after": msgspec.msgpack.encode(self.after),
-            "estranged": b"1" if self.estranged else b"",
+            "estranged": self.estranged.encode(),
             "promised": msgspec.msgpack.encode(self.promised),
             "waiting": self.waiting.save(),
         }
@@ -73,7 +74,7 @@ class Executor:
     def restore(self, parts: dict[str, bytes]) -> None:
         """Continues."""
         self.journal = parts.get("journal", b"").decode()
-        self.estranged = bool(parts.get("estranged"))
+        self.estranged = parts.get("estranged", b"").decode()
         if "promised" in parts:      # a venue that dies with us has forgotten it, and nobody says it twice
             self.promised = msgspec.msgpack.decode(parts["promised"], type=dict[str, tuple[int, int]])
         self.after = msgspec.msgpack.decode(parts["after"])
@@ -88,8 +89,8 @@ class Executor:
         fact = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
         if isinstance(fact, Approved):
             await self.on_approved(fact, again=record.timestamp < self.began_ms)
-        elif isinstance(fact, Control) and fact.kind == RELEASE:
-            self.estranged = False
+        elif isinstance(fact, Control) and self.estranged in fact.kills:
+            self.estranged = ""
 
     async def on_approved(self, approved: Approved, again: bool) -> None:
         """Orders, cancels and the promise of one stretch; waits while the venue cannot be reached. What was handed to a line that
@@ -105,6 +106,7 @@ class Executor:
                 while acts:
                     act = acts.pop(0)
                     if isinstance(act, Order) and act.cause == ENTRY and self.estranged:
+                        log.warning("the venue has another memory, and nobody has released %s", self.estranged)
                         await self.refuse(act, reasons.OTHER_VENUE)
                         continue
                     self.waiting.add(act)
@@ -121,7 +123,17 @@ class Executor:
             self.exporter.observe(m.STAGE_LATENCY_MS, since_ms(approved.sent_ms), service="executor")
 
     async def unsent(self, venue: Venue, acts: list[Order | Cancel]) -> list[Order | Cancel]:
-        """Of what an earlier life may have sent: what the venue never had, and the cancels of what is still there."""
+        """Of what an earlier life may have sent: what the venue never had, and the cancels of what is still there.
+
+        What the desk's ledger does not have was decided by a life that is lost (it was restored from a backup): it is nobody's order.
+        """
+        sent = sent_of(ledger_url(self.settings), [a.id if isinstance(a, Order) else a.order_id for a in acts])
+        for act in [a for a in acts if isinstance(a, Order) and a.id not in sent]:
+            self.exporter.inc(m.LOST_TOTAL, what="orders")
+            log.error("%s is not in the desk's ledger: it was decided by a life that is lost, and is not sent", act.id)
+        acts = [a for a in acts if (a.id if isinstance(a, Order) else a.order_id) in sent]
+        if not acts:
+            return []
         has = (await venue.standing(acts[0].symbol, [a.id if isinstance(a, Order) else a.order_id for a in acts])).asked
         return [a for a in acts if a not in self.waiting
                 and (has[a.id] == "" if isinstance(a, Order) else has[a.order_id] in ("open", "pending"))]
@@ -180,10 +192,11 @@ class Executor:
         if self.journal and hello.journal != self.journal:
             self.exporter.inc(m.LOG_EPOCH_CHANGES_TOTAL, service="executor")
             reason = f"the venue came back with another journal ({hello.journal[:8]}, not {self.journal[:8]}): it knows none of our orders"
-            log.error("%s; the desk is halted: compare positions, then python -m scripts.release_kill", reason)
             kill = Control(f"kill-venue-{hello.journal}-{wall_ms():.0f}", KILL, "executor", reason, 0, 0)
+            log.error("%s; the desk is halted: compare positions, then python -m scripts.release_kill --kill %s", reason, kill.id)
+            controls.leave(self.settings, kill)     # the broker may lose it before the desk has read it
             await (await self.worker.send(CONTROL_EVENTS, "control", encode(kill)))
-            self.after, self.estranged = {}, True
+            self.after, self.estranged = {}, kill.id
             self.waiting.clear()
         if self.journal != hello.journal:
             self.journal = hello.journal

@@ -14,7 +14,6 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.desk import Desk
 from engine.facts import (
-    RELEASE,
     UNKNOWN,
     Approved,
     Cancel,
@@ -149,8 +148,8 @@ class DeskHost:
         elif isinstance(fact, (Report, Fill)) and fact.seq:
             self._number(fact.symbol, fact.seq)
             self.reconciler.numbered(fact.symbol, fact.seq)
-        elif isinstance(fact, Control) and fact.kind == RELEASE and not self.desk.state.halted:     # one told again releases nothing
-            self.reconciler.accept()
+        elif isinstance(fact, Control):
+            self.reconciler.on_control(fact)
 
     def _number(self, symbol: str, seq: int) -> None:
         """A venue number is consumed. One that was already belongs to another memory of the venue: numbers began anew."""
@@ -189,7 +188,7 @@ class DeskHost:
         elif isinstance(record, (Reports, Fills)):
             self._venue(record, place, consumed, outs)
         elif isinstance(record, (Control, Tick)):
-            self._feed(record, consumed, outs)
+            self._feed(self.dated(record), consumed, outs)
             self.open.done(place)
         else:
             if isinstance(record, Standing):
@@ -198,6 +197,18 @@ class DeskHost:
         if kill := self.reconciler.halt():
             self._feed(kill, consumed, outs)
         return consumed, outs
+
+    def order(self, control: Control) -> tuple[list, list]:
+        """A person's word that came beside the log; nothing where it has acted already."""
+        consumed: list = []
+        outs: list = []
+        if control.id not in self.desk.state.controls:
+            self._feed(self.dated(control), consumed, outs)
+        return consumed, outs
+
+    def dated(self, fact: Control | Tick) -> Control | Tick:
+        """A control whose writer knows no market time gets the Desk's."""
+        return msgspec.structs.replace(fact, ts_ms=self.desk.state.now_ms) if isinstance(fact, Control) and not fact.ts_ms else fact
 
     def _feed(self, fact, consumed: list, outs: list) -> None:
         consumed.append(fact)
@@ -447,8 +458,7 @@ class DeskHost:
         self.open.marks.clear()
         seq = self.ledger.commit(self.desk.state.now_ms, consumed, produced, marks)
         self.commits += 1
-        released = any(isinstance(fact, Control) and fact.kind == RELEASE for fact in consumed)    # it accepts what no journal has
-        if released or seq - self.kept >= self.settings.ledger.snapshot_every:     # counted in the chain: a short life adds to the last
+        if seq - self.kept >= self.settings.ledger.snapshot_every:     # counted in the chain: a short life adds to the last
             self.snapshot(seq)
         self.telemetry.meter.inc(m.LEDGER_TRANSACTIONS_TOTAL, writer="risk")
         return seq

@@ -1,28 +1,32 @@
 """The desk's books beside the venue's word: compared at the same number, outside the decisions; only its KILL is a fact.
 
 The venue's `Standing` after its number n comes with the reports; the desk's portfolio is compared when it has consumed everything
-up to n and nothing after, so that what is on its way is no difference. A difference that nobody has released halts the desk.
+up to n and nothing after, so that what is on its way is no difference. A difference that nobody has accepted halts the desk by a KILL
+that tells it; who releases that KILL accepts what it told, and nothing that was found since.
 """
 import logging
 import time
+from itertools import chain
 
 import msgspec
 
 from config.settings import Settings
 from engine import metrics as m
 from engine.desk import Desk
-from engine.execution.reconcile import GAP, ORPHAN, POSITION, RESULT, Difference, differences
+from engine.execution.reconcile import GAP, ORDER, ORPHAN, POSITION, RESULT, Difference, differences
 from engine.facts import KILL, Control, Standing
 
 log = logging.getLogger("sluice.risk")
 PATIENCE = 3           # answers with the same missing numbers, until those are a gap
 MOST = 1000            # missing numbers that are waited for one by one
+TOLD = "differences"
 
 
 class Books(msgspec.Struct):
     """One symbol: the venue's memory, its numbers consumed up to `upto` but for `missing`, and what a person has accepted.
 
     `due`: the first number that the last answer spoke of and the desk had not consumed, `tries` how often in a row it was that one.
+    `reported`: what each KILL that stands has told.
     """
     journal: str = ""
     upto: int = 0
@@ -32,6 +36,12 @@ class Books(msgspec.Struct):
     before_usd: float = 0.0
     found: list[Difference] = []
     accepted: list[Difference] = []
+    reported: dict[str, list[Difference]] = {}
+
+    def fresh(self) -> list[Difference]:
+        """What was found last and is neither accepted nor in a KILL that stands."""
+        told = {d.key for differences in self.reported.values() for d in differences}
+        return [d for d in self.found if d.key not in told and not any(d.like(known) for known in self.accepted)]
 
 
 class Reconciler:
@@ -42,7 +52,7 @@ class Reconciler:
         self.in_order = in_order        # numbers come to the desk without a hole, or not at all
         self.books: dict[str, Books] = {}
         self.waiting: dict[str, Standing] = {}
-        self.halting: list[str] = []
+        self.halting: dict[str, list[Difference]] = {}
         self.number = 0                 # of the last comparison that found something
         self.compared_at = time.monotonic()
 
@@ -101,30 +111,41 @@ class Reconciler:
         self.meter.set(m.POSITION_DIFFERENCE, sum(d.theirs - d.ours for d in found if d.kind == POSITION), symbol=symbol)
         self.meter.set(m.RESULT_DIFFERENCE_USD, sum(d.theirs - d.ours for d in found if d.kind == RESULT), symbol=symbol)
         for one in found:
-            if not any(one.like(known) for known in b.found):
+            if not any(one.like(known) for known in chain(b.found, b.accepted, *b.reported.values())):
                 self.meter.inc(m.VENUE_MISMATCHES_TOTAL, kind=one.kind)
                 log.error("not as the venue says: %s (number %d)", one, standing.seq)
         b.found = found
         self.meter.set(m.ORPHAN_ORDERS, sum(d.kind == ORPHAN for books in self.books.values() for d in books.found))
-        fresh = [one for one in found if not any(one.like(known) for known in b.accepted)]
-        if fresh:
+        gone = {d.key for d in b.accepted if d.kind in (POSITION, ORDER, ORPHAN)} - {d.key for d in found}
+        b.accepted = [d for d in b.accepted if d.key not in gone]       # the same again later is another one
+        if fresh := b.fresh():
             self.number = standing.seq
-            self.halting.append("; ".join(map(str, fresh[:3])) + (f" and {len(fresh) - 3} more" if len(fresh) > 3 else ""))
+            self.halting[symbol] = fresh
 
     def halt(self) -> Control | None:
-        """The KILL that what was found since the last call asks for; None where the desk is halted already."""
+        """The KILL that tells what was found since the last call; None where nothing was."""
         if not self.halting:
             return None
-        reason, self.halting = "not as the venue says: " + "; ".join(self.halting), []
+        told, self.halting = self.halting, {}
+        fresh = [d for differences in told.values() for d in differences]
+        reason = "not as the venue says: " + "; ".join(map(str, fresh[:3])) + (f" and {len(fresh) - 3} more" if len(fresh) > 3 else "")
         state = self.desk.state
         name, again = f"kill-venue-{state.now_ms}-{self.number}", 0
         while f"{name}-{again}" in state.controls:      # an id acts once
             again += 1
-        return None if state.halted else Control(f"{name}-{again}", KILL, "risk", reason, state.epoch, state.now_ms)
+        return Control(f"{name}-{again}", KILL, "risk", reason, state.epoch, state.now_ms, {TOLD: msgspec.json.encode(told).decode()})
 
-    def accept(self) -> None:
-        """Somebody has looked and released the desk: what is known to differ by now halts it no more; numbers that were lost are lost."""
-        for b in self.books.values():
-            b.accepted, gap = b.found, [d for d in b.found if d.kind == GAP]
-            if gap:
-                b.upto, b.missing = max(b.upto, int(gap[-1].theirs)), []
+    def on_control(self, control: Control) -> None:
+        """A KILL of ours tells what was found; who releases it accepts that, and numbers that were lost are lost."""
+        if control.kind == KILL and TOLD in control.details:
+            for symbol, told in msgspec.json.decode(control.details[TOLD], type=dict[str, list[Difference]]).items():
+                self.of(symbol).reported[control.id] = told
+        for name in control.kills:
+            for symbol, b in self.books.items():
+                told = b.reported.pop(name, [])
+                keys = {d.key for d in told}
+                b.accepted = [d for d in b.accepted if d.key not in keys] + told
+                for gap in (int(d.theirs) for d in told if d.kind == GAP):
+                    b.upto, b.missing = max(b.upto, gap), [n for n in b.missing if n > gap]
+                if told and (fresh := b.fresh()):       # it has moved on since
+                    self.halting[symbol] = fresh

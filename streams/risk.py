@@ -12,6 +12,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, ScoredBatch, Tick
 from engine.telemetry import Telemetry
+from store import controls
 from store.exporter import Exporter
 from store.ledger import Ledger, ledger_url
 from store.state import Failures
@@ -47,6 +48,7 @@ class Risk:
 
     async def republish(self) -> None:
         """What was written and not acknowledged before the last end; on another log, also the orders that the venue may never have had."""
+        await self.ordered()
         said = 0
         for orders in self.host.in_flight(self.worker.epochs):
             said += len(orders.orders)
@@ -55,6 +57,15 @@ class Risk:
             log.error("risk: %s is another log: %d orders of which the venue has not spoken are said again", SIG_APPROVED, said)
         for entry in list(self.ledger.unacknowledged()):
             await self.publish(entry.seq, entry.produced)
+
+    async def ordered(self) -> None:
+        """What people left beside the broker: it may be down, or have lost what it was told."""
+        for path, control in list(controls.left(self.worker.settings)):
+            consumed, outs = self.host.order(control)
+            if consumed:
+                log.warning("%s %s by %s (%s), from %s", control.kind, control.id, control.actor, control.reason, path)
+            await self.speak(consumed, outs, 0.0)
+            controls.taken(path)
 
     async def publish(self, seq: int, produced: list) -> None:
         """Records to their topics; the ledger learns of the acknowledgement in order."""
@@ -126,6 +137,7 @@ class Risk:
             self.telemetry.stands(desk.portfolio, desk.state.halted or self.stuck)
             self.exporter.set(m.UNRECONCILED_MS, self.host.reconciler.age_ms)
             await self.acknowledge()
+            await self.ordered()
             quiet_ms = (time.monotonic() - self.heard_at) * 1000
             if self.ticks and quiet_ms > QUIET_MS and desk.portfolio.entries:
                 tick = Tick(desk.state.now_ms + 1000)

@@ -105,7 +105,7 @@ class Account:
         self.fills: dict[str, Fill] = {}
         self.told: dict[str, Report] = {}
         self.halts: dict[str, Control] = {}
-        self.halted = False
+        self.kills: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
 
     def on(self, facts: Sequence, outs: Sequence) -> None:
@@ -117,11 +117,11 @@ class Account:
                 self.told.setdefault(fact.order_id, fact)
             elif isinstance(fact, Control) and fact.id not in self.halts:
                 self.halts[fact.id] = fact
-                self.halted = fact.kind == KILL or (self.halted and fact.kind != RELEASE)
+                self.kills = self.kills | {fact.id} if fact.kind == KILL else self.kills - set(fact.details.get("kills", "").split())
         for out in outs:
             if isinstance(out, Order):
                 assert out.id not in self.sent, f"{out.id} was sent twice"
-                assert not (self.halted and out.cause == ENTRY), f"{out.id} was opened while the desk was halted"
+                assert not (self.kills and out.cause == ENTRY), f"{out.id} was opened while the desk was halted"
                 self.sent[out.id] = out
             elif isinstance(out, Outcome):
                 assert out.id not in self.outcomes, f"{out.id} ended twice"
@@ -368,9 +368,13 @@ class Street:
         while sum(self.read(topic) for topic in order):
             pass
 
-    def control(self, kind: str, name: str) -> None:
-        """Somebody kills or releases."""
-        self.logs[CONTROLS].append(encode(Control(name, kind, "anna", "drawn", 0, 0)))
+    def kill(self, name: str) -> None:
+        """Somebody halts the desk."""
+        self.logs[CONTROLS].append(encode(Control(name, KILL, "anna", "drawn", 0, 0)))
+
+    def release(self, name: str, *kills: str) -> None:
+        """Somebody ends these halts."""
+        self.logs[CONTROLS].append(encode(Control(name, RELEASE, "anna", "drawn", 0, 0, {"kills": " ".join(kills)})))
 
     def again(self, topic: str, most: int) -> None:
         """The last records of a log are told twice, as by a writer that was killed behind its acknowledgement."""
@@ -386,7 +390,7 @@ class Street:
             assert abs(books.exposure_by_symbol.get(symbol, 0.0) - account.exposure(symbol)) < 1e-6
             assert account.exposure(symbol) <= S.policy.max_exposure_per_symbol_usdt + 1e-6
         assert sum(account.exposure(s) for s in self.symbols) <= S.policy.max_total_exposure_usdt + 1e-6
-        assert bool(self.host.desk.state.halted) == account.halted
+        assert set(self.host.desk.state.kills) == account.kills
         assert abs(books.realized_usd - account.cash(list(account.outcomes))) < 1e-6
         assert books.orphans == 0
         for order in account.sent.values():

@@ -19,6 +19,7 @@ from engine.facts import (
     RELEASE,
     SELL,
     TARGET,
+    UNKNOWN,
     Cancel,
     Control,
     Dropped,
@@ -129,15 +130,49 @@ def test_a_size_below_the_exchange_minimum_is_dropped_and_not_lifted():
     assert no.reason == reasons.QTY_ZERO
 
 
-def test_the_cooldown_starts_when_the_venue_accepts_not_when_the_order_is_sent():
-    d = desk()
+def cooling(d, at: int) -> str:
+    """What a cooldown says to a score at this time; empty where none holds it off."""
+    d.on(book(60_000, 60_000.1, at))
+    [out] = d.on(scored(at, p=0.99))
+    return out.numbers if isinstance(out, Dropped) and out.reason == reasons.BLOCK_COOLDOWN else ""
+
+
+def test_the_cooldown_runs_from_the_venues_acceptance():
+    d = desk(POLICY_COOLDOWN_SYMBOL="100", POLICY_COOLDOWN_GLOBAL="0")
     d.on(book(60_000, 60_000.1, T))
-    d.on(scored(T))
-    [second] = d.on(scored(T + 1, p=0.99))
-    assert second.reason != reasons.BLOCK_COOLDOWN if isinstance(second, Dropped) else second.cause == ENTRY
-    d2 = desk()
-    entered(d2)
-    assert d2.on(scored(T + 60, p=0.99))[0].reason == reasons.BLOCK_COOLDOWN
+    [order] = d.on(scored(T))
+    d.on(report(order, ACCEPTED, ts_ms=T + 5_000))
+    d.on(report(order, CANCELLED, ts_ms=T + 6_000))
+    assert cooling(d, T + 15_000) == "symbol_cooldown=90s remaining"
+    assert cooling(d, T + 104_999) and not cooling(d, T + 105_000)
+
+
+def test_an_entry_that_the_venue_has_not_answered_holds_others_off_as_an_accepted_one_does():
+    d = desk(POLICY_COOLDOWN_SYMBOL="100", POLICY_COOLDOWN_GLOBAL="30")
+    d.on(book(60_000, 60_000.1, T))
+    [order] = d.on(scored(T))
+    assert cooling(d, T + 1) == "global_cooldown=30s remaining" and cooling(d, T + 30_000) == "symbol_cooldown=70s remaining"
+    d.on(report(order, UNKNOWN, ts_ms=T + 30_001))
+    assert cooling(d, T + 30_001), "nobody knows whether it trades"
+
+
+@pytest.mark.parametrize("status", [REJECTED, CANCELLED])
+def test_an_entry_that_the_venue_never_took_gives_the_cooldown_back(status):
+    d = desk(POLICY_COOLDOWN_SYMBOL="100", POLICY_COOLDOWN_GLOBAL="30")
+    d.on(book(60_000, 60_000.1, T))
+    [order] = d.on(scored(T))
+    assert cooling(d, T + 10)
+    d.on(report(order, status, 0.0, T + 20))
+    assert not cooling(d, T + 30)
+
+
+def test_an_entry_that_was_done_before_anybody_said_that_it_was_taken_has_traded():
+    d = desk(POLICY_COOLDOWN_SYMBOL="100", POLICY_COOLDOWN_GLOBAL="0")
+    d.on(book(60_000, 60_000.1, T))
+    [order] = d.on(scored(T))
+    d.on(fill(order, order.qty))
+    d.on(report(order, DONE, order.qty, T + 2_000))
+    assert cooling(d, T + 12_000) == "symbol_cooldown=90s remaining"
 
 
 def test_a_filled_entry_rests_its_target_as_a_reduce_only_maker_order():
@@ -246,15 +281,20 @@ def test_an_execution_of_an_order_that_is_not_ours_is_an_orphan():
     assert not d.portfolio.positions
 
 
-def test_a_kill_takes_entries_back_lets_exits_go_on_and_holds_until_released():
+def test_a_kill_takes_entries_back_lets_exits_go_on_and_holds_until_it_is_released_by_its_id():
     d = desk()
     order = entered(d)
     [cancel] = d.on(Control("k1", KILL, "ann", "drill", 1, T + 60))
     assert cancel.order_id == order.id
     assert d.on(scored(T + 400_000))[0].reason == reasons.HALTED
     d.on(report(order, CANCELLED, 0.0, T + 110, "requested"))
-    d.on(Control("k2", RELEASE, "ann", "over", 1, T + 70))
+    d.on(Control("k2", KILL, "risk", "not as the venue says", 1, T + 120))
     d.on(book(60_000, 60_000.1, T + 400_000))
+    for at, of in enumerate(("", "k3", "k1", "k1")):      # nobody's, another's, ann's own, and again
+        d.on(Control(f"r{at}", RELEASE, "ann", "over", 1, T + 400_000, {"kills": of}))
+        assert d.on(scored(T + 400_001))[0].numbers.startswith("killed by"), of
+    assert d.state.halted == "killed by risk: not as the venue says"
+    d.on(Control("r9", RELEASE, "bob", "looked at both", 1, T + 400_000, {"kills": "k1 k2"}))
     assert isinstance(d.on(scored(T + 400_001))[0], Order)
 
 
@@ -325,7 +365,8 @@ def test_whatever_happens_the_position_is_the_sum_of_its_fills_exposure_stays_bo
         elif what == "tick":
             feed(Tick(now))
         elif what in ("kill", "release"):
-            feed(Control(f"c{n}", KILL if what == "kill" else RELEASE, "t", "t", 0, now))
+            standing = " ".join(list(d.state.kills)[: 1 + k % 3]) if what == "release" else ""
+            feed(Control(f"c{n}", KILL if what == "kill" else RELEASE, "t", "t", 0, now, {"kills": standing}))
         elif order is None:
             continue
         elif what == "accept":

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 from street import CONTROLS, FRAMES, SCORES, Event, Street, Wish
 
-from engine.facts import BUY, KILL, RELEASE, Order, ScoredBatch, join
+from engine.facts import BUY, Order, ScoredBatch, join
 from streams.codec import decode, encode
 
 QUIET = [Event(300, 0, 1, 400, 0)] * 4
@@ -28,8 +28,9 @@ paced_two = pytest.mark.parametrize("street", [(True, ("BTCUSDT", "ETHUSDT"))], 
 
 @paced_and_not
 def test_a_release_told_twice_does_not_undo_the_kill_between(street):
-    for name, kind in (("k1", KILL), ("r1", RELEASE), ("k2", KILL)):
-        street.control(kind, name)
+    street.kill("k1")
+    street.release("r1", "k1", "k2")        # whoever wrote it knew no k2
+    street.kill("k2")
     street.drain()
     street.logs[CONTROLS].append(street.logs[CONTROLS][1])
     street.restart()
@@ -39,8 +40,8 @@ def test_a_release_told_twice_does_not_undo_the_kill_between(street):
 
 @paced_and_not
 def test_a_kill_told_twice_does_not_undo_the_release_after_it(street):
-    street.control(KILL, "k1")
-    street.control(RELEASE, "r1")
+    street.kill("k1")
+    street.release("r1", "k1")
     street.logs[CONTROLS].append(street.logs[CONTROLS][0])
     street.drain()
     assert not street.host.desk.state.halted

@@ -20,7 +20,7 @@ from street import TOPICS, Account, Event, S, Street, Wish
 
 from engine.desk import Desk
 from engine.execution.matching import Matching
-from engine.facts import BUY, KILL, RELEASE, SELL, Frame
+from engine.facts import BUY, SELL, Frame
 from engine.loop import Road, run
 from store.audit import answers_of
 from store.ledger import Ledger
@@ -105,11 +105,17 @@ class Month(RuleBasedStateMachine):
         """All that is there is read."""
         self.street.drain(order)
 
-    @rule(kind=st.sampled_from([KILL, RELEASE]))
-    def control(self, kind):
-        """Somebody kills, or releases."""
+    @rule()
+    def kill(self):
+        """Somebody halts the desk."""
         self.controls += 1
-        self.street.control(kind, f"c{self.controls}")
+        self.street.kill(f"c{self.controls}")
+
+    @rule(of=st.sets(st.integers(1, 6), max_size=4))
+    def release(self, of):
+        """Somebody ends some of the halts, of the last ones; a few may not have been given yet."""
+        self.controls += 1
+        self.street.release(f"c{self.controls}", *(f"c{self.controls + 1 - n}" for n in sorted(of)))
 
     @rule(topic=st.sampled_from(TOPICS), most=st.integers(1, 5))
     def duplicate(self, topic, most):
@@ -164,7 +170,7 @@ class Month(RuleBasedStateMachine):
     def ends_flat(self):
         """A halted desk in a market that goes on gets rid of all that it holds, and no cent is missing."""
         street = self.street
-        street.control(KILL, "the last")
+        street.kill("the-last")
         for _ in range(30):
             for symbol in SYMBOLS:
                 street.market(symbol, [Event(600, move, 1, 4000, side) for move, side in ((0, 0), (0, 1), (0, -1), (1, 0))])

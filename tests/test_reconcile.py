@@ -15,6 +15,7 @@ from engine.facts import (
     ACCEPTED,
     BUY,
     DONE,
+    KILL,
     RELEASE,
     UNKNOWN,
     Cancel,
@@ -82,6 +83,10 @@ class Hosted:
     @property
     def halted(self) -> str:
         return self.host.desk.state.halted
+
+    @property
+    def kills(self) -> list[str]:
+        return list(self.host.desk.state.kills)
 
 
 @pytest.fixture
@@ -208,16 +213,78 @@ def test_numbers_that_never_come_are_a_gap_after_some_answers(hosted):
     assert hosted.shows(m.VENUE_MISMATCHES_TOTAL, kind=GAP) == 1 and f"gap {SYMBOL}: ours 3, the venue's 6" in hosted.halted
 
 
+def release(hosted: Hosted, *kills: str) -> None:
+    hosted.take(Control(f"r{hosted.offset}", RELEASE, "ann", "the half is mine", 0, T, {"kills": " ".join(kills)}))
+
+
 def test_who_releases_accepts_what_differs_also_over_a_restart_and_only_that(hosted):
     order = bought(hosted)
     hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
     assert hosted.halted
-    hosted.take(Control("r", RELEASE, "ann", "the half is mine", 0, T))
+    release(hosted, *hosted.kills)
     for _ in range(2):
         hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
         assert hosted.halted == "" and hosted.shows(m.POSITION_DIFFERENCE, symbol=SYMBOL) == pytest.approx(0.5)
         hosted.again()
     assert hosted.shows(m.VENUE_MISMATCHES_TOTAL, kind=POSITION) == 1
+    hosted.take(stands(3, order.qty + 0.6, 60_000.0, -1.0))
+    assert hosted.halted
+
+
+def test_who_releases_another_kill_accepts_nothing_that_the_venue_says(hosted):
+    order = bought(hosted)
+    hosted.take(Control("drill", KILL, "ann", "a drill", 0, T))
+    hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
+    own = [name for name in hosted.kills if name != "drill"]
+    assert len(own) == 1, "a desk that is halted already is told all the same"
+    release(hosted, "drill")
+    assert hosted.kills == own and "position" in hosted.halted
+    hosted.again()
+    for _ in range(3):
+        hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
+    assert hosted.kills == own, "and once is enough"
+    release(hosted, *own)
+    hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
+    assert hosted.halted == ""
+
+
+@pytest.mark.parametrize("killed_between", [False, True])
+def test_what_was_found_after_the_kill_that_somebody_looked_at_halts_the_desk_in_the_same_breath(hosted, killed_between):
+    order = bought(hosted)
+    hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
+    [first] = hosted.kills
+    hosted.take(stands(3, order.qty + 0.7, 60_000.0, -1.0, stranger=0.01))      # it moves on, and something else comes
+    assert len(hosted.kills) == 2 and hosted.kills[0] == first
+    release(hosted, first)
+    assert len(hosted.kills) == 2, "0.7 is not the 0.5 that was accepted; what the second tells stands by itself"
+    if killed_between:
+        hosted.again()
+    assert [("ours" in text, text.count("position"), text.count("orphan")) for text in hosted.host.desk.state.kills.values()] == [
+        (True, 0, 1), (True, 1, 0)]
+    release(hosted, *hosted.kills)
+    hosted.take(stands(3, order.qty + 0.7, 60_000.0, -1.0, stranger=0.01))
+    assert hosted.halted == ""
+
+
+def test_what_was_accepted_went_away_and_came_back_is_another_difference(hosted):
+    order = bought(hosted)
+    hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
+    release(hosted, *hosted.kills)
+    hosted.take(stands(3, order.qty, 60_000.0, -1.0))
+    assert hosted.halted == ""
+    hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
+    assert hosted.halted
+
+
+def test_a_release_told_again_accepts_nothing_more(hosted):
+    order = bought(hosted)
+    hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
+    [first] = hosted.kills
+    again = Control("r", RELEASE, "ann", "seen", 0, T, {"kills": first})
+    hosted.take(again)
+    hosted.take(stands(3, order.qty + 0.6, 60_000.0, -1.0))
+    assert hosted.halted
+    hosted.take(again)
     hosted.take(stands(3, order.qty + 0.6, 60_000.0, -1.0))
     assert hosted.halted
 

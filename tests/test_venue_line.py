@@ -7,10 +7,12 @@ from builders import SYMBOL, market, scored
 from services import Services, at, until
 
 from benchmarks.stream import free_port
+from config.settings import Settings
 from engine import metrics as m
 from engine import reasons
 from engine.facts import BUY, ENTRY, KILL, LIMIT, RELEASE, Approved, Cancel, Control, Order, Reports, ScoredBatch
-from streams.codec import encode
+from store.ledger import Ledger, ledger_url
+from streams.codec import decode, encode
 from streams.topics import CONTROL_EVENTS, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED
 from streams.venues import local
 from streams.venues.local import LocalVenue
@@ -29,6 +31,14 @@ def order(name: str, price: float = POSTED, cause: str = ENTRY) -> Order:
 def approved(*acts: Order | Cancel) -> bytes:
     orders, cancels = [a for a in acts if isinstance(a, Order)], [a for a in acts if isinstance(a, Cancel)]
     return encode(Approved(SYMBOL, "s1", 0, 0, 0.0, orders, cancels, "".join("o" if isinstance(a, Order) else "c" for a in acts)))
+
+
+def decided(settings: Settings, *acts: Order | Cancel) -> bytes:
+    """The same, and the desk's ledger has it."""
+    blob = approved(*acts)
+    with Ledger(ledger_url(settings), "risk") as ledger:
+        ledger.commit(T, [], [decode(blob)], {})
+    return blob
 
 
 class Wire:
@@ -130,7 +140,11 @@ def test_a_venue_with_another_memory_halts_the_desk_and_gets_no_entry_until_some
             assert [(r.order_id, r.status, r.reason) for r in rejected] == [("E-before", "rejected", reasons.OTHER_VENUE)]
             assert other.pits[SYMBOL].floor.matching.seq == 0 and not other.pits[SYMBOL].floor.matching.live
 
-            await services.tell(CONTROL_EVENTS, ("control", encode(Control("r1", RELEASE, "ann", "looked", 0, 0))))
+            await services.tell(CONTROL_EVENTS, ("control", encode(Control("r0", RELEASE, "ann", "my drill", 0, 0, {"kills": "drill"}))))
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-drill", 1000.0))))
+            await heard(services, "E-drill", "rejected")
+            assert services.shows(m.HALTED), "a word on another halt ends none"
+            await services.tell(CONTROL_EVENTS, ("control", encode(Control("r1", RELEASE, "ann", "looked", 0, 0, {"kills": kill.id}))))
             await until(lambda: not services.shows(m.HALTED))
             await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-after", 1000.0))))
             await until(lambda: other.pits[SYMBOL].floor.matching.seq)
@@ -139,7 +153,9 @@ def test_a_venue_with_another_memory_halts_the_desk_and_gets_no_entry_until_some
                 await services.close(other)
                 other = await services.exchange(at(settings, tmp_path / folder))
                 await until(lambda: services.shows(m.HALTED))
-                await services.tell(CONTROL_EVENTS, ("control", encode(Control(f"r{n + 2}", RELEASE, "ann", "looked", 0, 0))))
+                kills = services.workers["risk"].stage.host.desk.state.kills
+                word = Control(f"r{n + 2}", RELEASE, "ann", "looked", 0, 0, {"kills": " ".join(kills)})
+                await services.tell(CONTROL_EVENTS, ("control", encode(word)))
                 await until(lambda: not services.shows(m.HALTED))
 
     asyncio.run(story())
@@ -236,7 +252,7 @@ def test_orders_at_a_venue_that_says_nothing_are_unknown_with_their_ids_in_the_l
     asyncio.run(story())
 
 
-def test_an_executor_that_lost_its_memory_asks_before_it_sends_what_it_finds_on_the_topic(on_kafka, tmp_path):
+def test_an_executor_that_lost_its_memory_asks_ledger_and_venue_before_it_sends_what_it_finds_on_the_topic(on_kafka, tmp_path, caplog):
     settings = at(on_kafka, port=free_port(), symbols=[SYMBOL])
     wired = at(settings, port=free_port())
 
@@ -246,16 +262,19 @@ def test_an_executor_that_lost_its_memory_asks_before_it_sends_what_it_finds_on_
             floor = exchange.pits[SYMBOL].floor
             await services.start("executor")
             await until(lambda: floor.known_ms and floor.matching.now)
-            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-1"), order("E-2"), Cancel("E-1", SYMBOL, T, "entry_ttl"))))
+            await services.tell(SIG_APPROVED, (SYMBOL, decided(settings, order("E-1"), order("E-2"),
+                                                                Cancel("E-1", SYMBOL, T, "entry_ttl"))))
             await heard(services, "E-1", "cancelled")
             await services.stop("executor")
             for path in (settings.folder("data") / "state").glob("*executor.state"):
                 path.unlink()
-            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-3"))))
+            # what a life that is lost decided: no ledger has it
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-lost"))), (SYMBOL, decided(settings, order("E-3"))))
             await services.start("executor")
             await heard(services, "E-3", "accepted")
             assert wire.seen == ["E-1", "E-2", "cancel E-1", "E-3"]
             assert {o.order_id for o in floor.matching.open_orders()} == {"E-2", "E-3"}
+            assert services.shows(m.LOST_TOTAL, what="orders") == 1 and "E-lost is not in the desk's ledger" in caplog.text
 
     asyncio.run(story())
 

@@ -167,6 +167,11 @@ class Town:
             data = self.folders.setdefault(name, self.folder / name)
             data.mkdir(parents=True, exist_ok=True)
             settings = msgspec.structs.replace(self.settings, paths=msgspec.structs.replace(self.settings.paths, data=str(data)))
+            if name == "executor":      # reads the desk's ledger, wherever its last death has left it
+                url = f"sqlite:///{self.folder / 'desk' / 'ledger.db'}"
+                settings = msgspec.structs.replace(settings, ledger=msgspec.structs.replace(settings.ledger, url=url))
+            if name == "risk":
+                self.points_to(data)
             if name == "exchange":
                 exchange = self.residents[name] = Exchange(settings, self.exporters[name], self.loop.wall)
                 await exchange.run()
@@ -213,11 +218,18 @@ class Town:
             copied(before, after)
             shutil.rmtree(before, ignore_errors=True)
             self.folders[life.name] = after
+            if life.name == "risk":
+                self.points_to(after)
         for last in life.at_death:
             last()
         for i in self.rng.permutation(len(life.tasks)).tolist():
             self.loop.call_soon(life.tasks[i].cancel)
         self.loop.call_later(float(self.rng.uniform(*self.away_s)), self.start, life.name)
+
+    def points_to(self, data: Path) -> None:
+        """Where the desk's ledger lies now."""
+        (self.folder / "desk").unlink(missing_ok=True)
+        (self.folder / "desk").symlink_to(data, target_is_directory=True)
 
     def at(self, life: Life, kind: str) -> None:
         """An edge of a living process."""

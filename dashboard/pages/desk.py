@@ -40,7 +40,10 @@ def answer(vitals: health.Vitals) -> tuple[str, str, str]:
         return ("bad", "The services are down.", f"Nobody answers on the metrics ports ({data.settings().ports.metrics} and up): "
                 "make demo starts everything. What stands below is what the ledger remembers.")
     if vitals.halted:
-        return "bad", "Halted: a kill is in force.", "Nothing is opened; positions are being closed."
+        standing = data.kills()
+        return ("bad", "Halted: a kill is in force." if len(standing) < 2 else f"Halted: {len(standing)} kills are in force.",
+                " · ".join(["Nothing is opened; positions are being closed", *(f"{why} ({name})" for name, why in standing.items()),
+                            "python -m scripts.release_kill ends it"]))
     sick = vitals.sick()
     if sick:
         return ("warn", f"{len(vitals.lights) - len(sick)} of {len(vitals.lights)} services are ready.",

@@ -21,10 +21,15 @@ class Difference(msgspec.Struct, frozen=True, array_like=True):
     ours: float
     theirs: float
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What differs, whatever the numbers."""
+        return self.kind, self.what
+
     def like(self, other: "Difference") -> bool:
         """Whether it is the other one still, though both sides may have moved on together."""
         moved = abs((self.theirs - self.ours) - (other.theirs - other.ours))
-        return (self.kind, self.what) == (other.kind, other.what) and moved < {POSITION: 1e-9, RESULT: CENT}.get(self.kind, float("inf"))
+        return self.key == other.key and moved < {POSITION: 1e-9, RESULT: CENT}.get(self.kind, float("inf"))
 
     def __str__(self) -> str:
         return f"{self.kind} {self.what}: ours {self.ours:.10g}, the venue's {self.theirs:.10g}"

@@ -1,0 +1,97 @@
+"""A person's word to the desk, beside the broker: written as a file that the desk takes before it decides again, confirmed by the ledger.
+
+A KILL must not be lost with a broker's log, and who gave it must know whether it is in force. So it is a file of its own in
+`data/controls/` until the desk has it in its ledger; and what stands is read from the ledger: the last snapshot and what followed.
+"""
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+
+from config.settings import Settings
+from engine.facts import KILL, Control
+from store import disk, tables
+from store.blob import decode
+from store.database import connect, naming, reading
+from store.ledger import CONTROL, snapshot_digest
+
+
+class InForce(msgspec.Struct):
+    """The KILLs that halt the desk (by id, with who and why), and the ids of the last controls that acted."""
+    kills: dict[str, str] = {}
+    controls: dict[str, None] = {}
+
+
+class _Snapshot(msgspec.Struct):
+    desk: bytes
+
+
+def folder(settings: Settings) -> Path:
+    """Where the words for this instance's desk wait."""
+    return settings.folder("data") / "controls" / settings.instance
+
+
+def leave(settings: Settings, control: Control) -> Path:
+    """The control as a file, on the disk when this returns; `OSError` where it cannot be written."""
+    path = folder(settings) / f"{control.id}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disk.replace(path, msgspec.json.format(msgspec.json.encode(control)))
+    return path
+
+
+def left(settings: Settings) -> Iterator[tuple[Path, Control]]:
+    """What waits, oldest first. A file that cannot be read is a KILL that says so: nobody knows what was meant."""
+    try:
+        waiting = sorted(p for p in folder(settings).iterdir() if p.suffix == ".json")
+    except FileNotFoundError:
+        return
+    for path in waiting:
+        try:
+            yield path, msgspec.json.decode(path.read_bytes(), type=Control)
+        except (OSError, msgspec.MsgspecError) as error:
+            yield path, Control(f"kill-unreadable-{path.stem}".replace(" ", "_"), KILL, "risk", f"{path}: {error}", 0, 0)
+
+
+def taken(path: Path) -> None:
+    """It is in the ledger; what could not be read is kept beside."""
+    try:
+        msgspec.json.decode(path.read_bytes(), type=Control)
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except (OSError, msgspec.MsgspecError):
+        os.replace(path, path.with_suffix(".unreadable"))
+
+
+def in_force(url: str, writer: str = "risk") -> InForce:
+    """What halts the desk of this ledger; `LedgerError` where it cannot be read."""
+    engine = connect(url, create=False)
+    try:
+        with naming(url), reading(engine) as connection:
+            return found(connection, writer)
+    finally:
+        engine.dispose()
+
+
+def found(connection: sa.Connection, writer: str = "risk") -> InForce:
+    """The same over a connection of one's own."""
+    s, t, known, after = tables.snapshots, tables.ledger, InForce(), 0
+    if not sa.inspect(connection).has_table(t.name):
+        return known
+    for row in connection.execute(sa.select(s).where(s.c.writer == writer).order_by(s.c.seq.desc())):
+        if bytes(row.sha256) == snapshot_digest(writer, row.seq, row.ts_ms, bytes(row.blob)):
+            desk = msgspec.msgpack.decode(bytes(row.blob), type=_Snapshot).desk
+            known, after = msgspec.msgpack.decode(desk, type=InForce), row.seq
+            break
+    told = sa.select(t.c.blob).where(t.c.writer == writer, t.c.seq > after, t.c.kind == CONTROL).order_by(t.c.seq)
+    for blob in connection.scalars(told):
+        for fact in decode(bytes(blob)).consumed:
+            if isinstance(fact, Control) and fact.id not in known.controls:
+                known.controls[fact.id] = None
+                if fact.kind == KILL:
+                    known.kills[fact.id] = fact.word
+                for name in fact.kills:
+                    known.kills.pop(name, None)
+    return known
