@@ -120,6 +120,14 @@ class Settings(Struct, frozen=True):
     desk: e.DeskSettings
     policy: e.EntryLimits
     sizing: e.Sizing
+    ladder: e.Ladder
+    gates: e.Gates
+    risk: e.Risk
+    controls: e.Controls
+    warmup: e.WarmUp
+    backpressure: e.Backpressure
+    fail_safe: e.FailSafe
+    markout: e.Markout
     venue: e.Venue
     matching: e.Matching
     triggers: e.Triggers
@@ -166,7 +174,8 @@ class Settings(Struct, frozen=True):
 # S1's document writes some sections under other names: they are read as the same keys.
 ALIASES: dict[tuple[str, str], tuple[str, ...]] = {
     ("exchange", k): ("venue", k) for k in ("mode", "venue", "maker_only", "reduce_only", "post_only")}
-ALIASES |= {("executor", "sizing"): ("sizing",), ("ai_scorer", "shadow"): ("shadow",)}
+ALIASES |= {("executor", "sizing"): ("sizing",), ("executor", "gates"): ("gates",), ("ai_scorer", "shadow"): ("shadow",)}
+ALIASES |= {("executor", "min_fill_probability"): ("ladder", "min_fill_probability")}
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:

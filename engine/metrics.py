@@ -129,6 +129,17 @@ OPEN_ORDERS = gauge("open_orders", "Orders that wait at the venue")
 HALTED = gauge("halted", "1 while a kill is in force")
 DECISION_MS = histogram("tick_to_order_ms", "Ingress of the market event to the order built", MS)
 
+
+# guards and admission
+ROLLING_PRECISION = gauge("rolling_precision", "Share of won entries among the last of the desk; NaN where there is none")
+DAY_RESULT_USD = gauge("day_result_usd", "Realised result after fees of the UTC day")
+DAILY_CAP_TRIGGER_TOTAL = counter("daily_cap_trigger_total", "Days on which the realised loss reached its cap")
+STREAK_HALT_TOTAL = counter("streak_halt_total", "Halts by a streak of losses")
+PRECISION_HALT_TOTAL = counter("precision_halt_total", "Halts by too few wins")
+VOLATILITY_HALT_TOTAL = counter("volatility_halt_total", "Halts of a symbol by its volatility")
+ORDERS_REFUSED_TOTAL = counter("orders_refused_total", "Orders that the venue, the executor or a control refused or ended",
+                               reason=reasons.REFUSALS)
+
 # the executor and the venue
 REPORTS_TOTAL = counter("reports_total", "Venue reports", status=STATUSES)
 FILLS_TOTAL = counter("fills_total", "Executions", symbol=SYMBOL, liquidity=("maker", "taker"))

@@ -79,6 +79,94 @@ class Venue(Struct, frozen=True):
     unknown_after_ms: Many
 
 
+class WarmUp(Struct, frozen=True):
+    """Whether and how long (market time) a symbol's market must have run, without a gap, before anything is entered on it."""
+    enabled: bool
+    seconds: NonNegative
+
+
+class Backpressure(Struct, frozen=True):
+    """What the desk does while more than `max_queue_len` records wait for it or are in its hands.
+
+    `halt` refuses every entry, `degrade` asks more of each level of the ladder, until the depth has recovered.
+    """
+    enabled: bool
+    max_queue_len: Many
+    drop_mode: Literal["halt", "degrade"]
+
+
+class FailSafe(Struct, frozen=True):
+    """Whether a CRIT sends the desk to paper, and for how long."""
+    switch_to_paper_on_crit: bool
+    cooldown_minutes: NonNegative
+
+
+class NearLiquidation(Struct, frozen=True):
+    """An entry is refused whose liquidation price is nearer than so many times the assumed distance of its stop."""
+    enabled: bool
+    sl_buffer_multiplier: NonNegative
+
+
+class Risk(Struct, frozen=True):
+    """S1's halts. A limit of zero is off.
+
+    The loss cap counts realised results of the UTC day, whatever its sign; precision is the share of won entries among the last
+    `precision_window`; volatility is the feature `sigma` (bps of ten seconds), halted above the ceiling and resumed at or below `resume`.
+    """
+    daily_loss_cap_usd: float
+    loss_streak_max: Count
+    session_cooldown_minutes: NonNegative
+    assumed_sl_pct: NonNegative
+    near_liq_guard: NearLiquidation
+    precision_window: Many
+    precision_floor: Fraction
+    volatility_ceiling_bps: NonNegative
+    volatility_resume_bps: NonNegative
+
+
+class LiquidityBySide(Struct, frozen=True):
+    """`alpha` times the order may be no more than what the first `levels` of its own side show."""
+    enabled: bool
+    alpha: NonNegative
+    levels: Annotated[int, Meta(ge=1, le=10)]
+
+
+class Gates(Struct, frozen=True):
+    """What the book must show before an order joins it."""
+    liquidity_by_side: LiquidityBySide
+
+
+class Controls(Struct, frozen=True):
+    """What no entry may be, whatever its signal says. A limit of zero is off.
+
+    The collar is the distance from the middle of the touch; the value is that of all levels together; the rate counts every order
+    sent in the last second and minute of market time, and stops entries only.
+    """
+    not_tradable: list[str]
+    max_book_age_ms: Count
+    price_collar_bps: NonNegative
+    max_order_value_usd: NonNegative
+    max_orders_per_second: Count
+    max_orders_per_minute: Count
+
+
+class Ladder(Struct, frozen=True):
+    """How an entry is spread over prices: the shares of its levels from the first on, and the ticks between two of them.
+
+    A level whose fill probability is below `min_fill_probability` is left out, with its quantity.
+    """
+    fractions: list[Fraction]
+    step_ticks: Count
+    min_fill_probability: Fraction
+
+
+class Markout(Struct, frozen=True):
+    """Over how many fills and how many entries the rolling figures of a route go, and how late a fill may be told."""
+    window: Many
+    rate_window: Many
+    late_ms: Count
+
+
 class Matching(Struct, frozen=True):
     """The local exchange's treatment of own orders.
 

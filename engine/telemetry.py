@@ -28,6 +28,8 @@ class Telemetry:
         if isinstance(fact, Report):
             if fact.status in STATUSES:
                 meter.inc(m.REPORTS_TOTAL, status=fact.status)
+            if fact.reason in reasons.REFUSALS:
+                meter.inc(m.ORDERS_REFUSED_TOTAL, reason=fact.reason)
         elif isinstance(fact, Fill):
             meter.inc(m.FILLS_TOTAL, symbol=fact.symbol, liquidity="maker" if fact.maker else "taker")
             if fact.order_id.startswith("E-") and fact.order_id not in self.filled:

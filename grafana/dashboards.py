@@ -142,6 +142,20 @@ def desk(settings: Settings) -> g.Dashboard:
                 "ops")),
             (12, stacked("Orders", "Sent, by cause", {"{{cause}}": total(m.ORDERS_TOTAL, "cause")}, "ops")),
         )),
+        Row("Guards", 7, (
+            (8, graph("The day's result", "Realised after fees, UTC day; the line is `risk.daily_loss_cap_usd`",
+                      {"day": level(m.DAY_RESULT_USD, how="sum")}, "currencyUSD",
+                      steps((RED, None), (GREEN, -abs(settings.risk.daily_loss_cap_usd))))),
+            (8, graph("Precision", "Share of won entries among the last; the line is S1's half",
+                      {"precision": level(m.ROLLING_PRECISION)}, "percentunit", steps((YELLOW, None), (GREEN, 0.5)))),
+            (8, graph("Halts begun", "1 hour", {
+                "daily cap": total(m.DAILY_CAP_TRIGGER_TOTAL, window="1h", function="increase"),
+                "streak": total(m.STREAK_HALT_TOTAL, window="1h", function="increase"),
+                "precision": total(m.PRECISION_HALT_TOTAL, window="1h", function="increase"),
+                "volatility": total(m.VOLATILITY_HALT_TOTAL, window="1h", function="increase")})),
+            (12, bars("Orders refused or ended, 1 h", "By the venue, the executor or a control", "{{reason}}",
+                      total(m.ORDERS_REFUSED_TOTAL, "reason", window="1h", function="increase"))),
+        )),
         Row("What came of it", 8, (
             (8, graph("Win rate by route", "Share of won entries among the last 50; below a half needs a look",
                       {"{{route}}": level(m.WINRATE_ROLLING, "route")}, "percentunit", steps((YELLOW, None), (GREEN, 0.5)))),

@@ -1,4 +1,4 @@
-"""Rebuild what is generated: dashboards, alert rules and their tests, scrape files, docs/metrics.md and docs/config.md.
+"""Rebuild what is generated: dashboards, alert rules and their tests, scrape files, docs/metrics.md, docs/config.md, docs/reasons.md.
 
     python -m scripts.build_generated             writes what changed and names it
     python -m scripts.build_generated --check     writes nothing; exit status 1 where a file is not current
@@ -13,6 +13,7 @@ from pathlib import Path
 import alerts.build
 import alerts.reference
 import config.reference
+import config.refusals
 import grafana.build
 from config.settings import ROOT, Settings, load
 
@@ -20,7 +21,8 @@ from config.settings import ROOT, Settings, load
 def files(settings: Settings) -> dict[Path, str]:
     """Every generated file and its text."""
     return {**alerts.build.files(settings), **grafana.build.files(settings),
-            ROOT / "docs" / "metrics.md": alerts.reference.markdown(settings), ROOT / "docs" / "config.md": config.reference.markdown()}
+            ROOT / "docs" / "metrics.md": alerts.reference.markdown(settings), ROOT / "docs" / "config.md": config.reference.markdown(),
+            ROOT / "docs" / "reasons.md": config.refusals.markdown()}
 
 
 def write(path: Path, text: str) -> None:

@@ -54,12 +54,12 @@ def test_every_key_of_the_settings_is_on_the_page_once_with_its_default():
         elif isinstance(value, (int, float)):
             assert float(text) == value, key
         else:
-            assert text == (",".join(value) if isinstance(value, list) else "null" if value is None else value), key
+            assert text == (",".join(map(str, value)) if isinstance(value, list) else "null" if value is None else value), key
 
 
 def another(text: str) -> str:
     """A value that the key of this default accepts as well."""
-    words = {"true": "false", "false": "true", "paper": "real", "sim": "recording", "PLAINTEXT": "SSL"}
+    words = {"true": "false", "false": "true", "paper": "real", "halt": "degrade", "sim": "recording", "PLAINTEXT": "SSL"}
     if text in words:
         return words[text]
     try:
