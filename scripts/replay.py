@@ -3,6 +3,9 @@
     python -m scripts.replay standx                  prints the two digests of a recording's run
     python -m scripts.replay --journal               re-runs the ledger of this desk; exit 1 where any answer differs by a byte
     python -m scripts.replay --journal sqlite:///data/ledger-standx1.db
+
+Every transaction of a journal is checked against its hash before the Desk sees it. Exits with 2 where the journal cannot be read or is
+not what was written (which transaction is said), with 1 where a market cannot be read.
 """
 import sys
 import time
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             return journal(args.journal or ledger_url(settings), settings)
         except LedgerError as error:
             print(error, file=sys.stderr)
-            return 1
+            return 2
     try:
         _, closed = opened(args, finish=False)
         digests, began = Digests(), time.perf_counter()

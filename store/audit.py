@@ -12,10 +12,11 @@ from config.settings import Settings
 from engine.desk import Desk
 from engine.facts import Approved, DroppedBatch, Outcomes
 from store import tables
-from store.blob import Entry, decode
+from store.blob import Entry
+from store.chain import UNREADABLE, broken, chained, entry_in, rows
 from store.closed import Digests
 from store.database import connect, naming, reading
-from store.ledger import rows
+from store.shapes import odd
 
 PAGE = 200
 
@@ -63,10 +64,11 @@ def rerun(url: str, settings: Settings, digests: Digests, writer: str = "risk") 
 
 
 def entries(url: str, writer: str = "risk") -> Iterator[Entry]:
-    """A writer's transactions in their order, read beside the writer; `LedgerError` where the ledger cannot be read."""
+    """A writer's transactions in their order, read beside the writer; `LedgerError` where the ledger cannot be read, and at the first
+    that is not what was written."""
     with naming(url):
-        for row in rows(connect(url, create=False), writer):
-            yield decode(row.blob)
+        engine = connect(url, create=False)
+        yield from chained(engine, writer, rows(engine, writer))
 
 
 class Auditor:
@@ -77,16 +79,21 @@ class Auditor:
         self.desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
         t = tables.snapshots
         with reading(self.engine) as connection:
-            last = connection.execute(sa.select(t.c.seq, t.c.blob).where(t.c.writer == writer).order_by(t.c.seq.desc()).limit(1)).first()
+            last = connection.execute(sa.select(t).where(t.c.writer == writer).order_by(t.c.seq.desc()).limit(1)).first()
         if last:
+            if what := odd(t, last):
+                raise broken(self.engine, f"{writer}/{last.seq} snapshots", what)
             self.at = last.seq
-            self.desk.restore(msgspec.msgpack.decode(last.blob, type=HostDesk).desk)
+            try:
+                self.desk.restore(msgspec.msgpack.decode(last.blob, type=HostDesk).desk)
+            except UNREADABLE as error:
+                raise broken(self.engine, f"{writer}/{last.seq} snapshots", f"the state cannot be read: {error}") from None
 
     def run_once(self, limit: int = PAGE) -> tuple[int, int]:
         """(transactions compared, answers that differ) of the next stretch."""
         compared = wrong = 0
         for row in rows(self.engine, self.writer, self.at, self.at + limit):
-            entry = decode(row.blob)
+            entry = entry_in(self.engine, row, self.writer)
             said = [out for fact in entry.consumed for out in self.desk.on(fact)]
             wrong += differing(said, [a for record in entry.produced for a in answers_of(record)])
             self.at, compared = entry.seq, compared + 1

@@ -2,15 +2,15 @@
 
 The rows that people query are left behind: the projector fills them again from what was copied.
 """
-import struct
 from collections.abc import Iterator
 
 import sqlalchemy as sa
 
 from store import tables
+from store.chain import GENESIS, broken, hash_of, page_of
 from store.database import LedgerError, connect, naming, reading, shown
-from store.ledger import GENESIS, digest, page_of
 from store.revisions import migrate
+from store.shapes import called, odd
 
 PAGE = 500
 COPIED = (tables.order_index, tables.marks, tables.snapshots, tables.meta)      # beside the chains
@@ -33,10 +33,15 @@ def copy_ledger(source_url: str, target_url: str) -> dict[str, tuple[int, bytes]
             for table in TRUTH:
                 if new.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first():
                     raise LedgerError(f"ledger {shown(target_url)}: {table.name} holds rows already; an empty ledger was expected")
-            for writer in sorted(old.scalars(sa.select(tables.ledger.c.writer).distinct())):
-                heads[writer] = _chain(old, new, writer, source_url)
+            writers = list(old.scalars(sa.select(tables.ledger.c.writer).distinct()))
+            for writer in sorted(writers, key=repr):
+                if not isinstance(writer, str):
+                    raise broken(source, f"rows of a writer that is {called(writer)}", "the ledger is not copied")
+                heads[writer] = _chain(old, new, writer, source)
             for table in COPIED:
                 for rows in old.execute(sa.select(table).execution_options(yield_per=PAGE)).partitions():
+                    if what := next((f"{tuple(row)[:2]}: {odd(table, row)}" for row in rows if odd(table, row)), ""):
+                        raise broken(source, f"{table.name} {what}", "it is not copied")
                     _put(new, table, rows)
     finally:
         source.dispose()
@@ -48,23 +53,15 @@ def _put(new: sa.Connection, table: sa.Table, rows) -> None:
     new.execute(table.insert(), [{k: bytes(v) if isinstance(v, memoryview) else v for k, v in row._mapping.items()} for row in rows])
 
 
-def _chain(old: sa.Connection, new: sa.Connection, writer: str, url: str) -> tuple[int, bytes]:
+def _chain(old: sa.Connection, new: sa.Connection, writer: str, source: sa.Engine) -> tuple[int, bytes]:
     seq, prev = 0, GENESIS
     for page in _pages(old, writer):
         for row in page:
-            if row.seq != seq + 1 or bytes(row.hash) != _hashed(row, prev):
-                raise LedgerError(f"ledger {shown(url)}: {writer}/{seq + 1}: the chain is broken there and is not copied; "
-                                  "run python -m scripts.verify_ledger")
-            seq, prev = row.seq, bytes(row.hash)
+            if row.seq != seq + 1 or row.hash != hash_of(row, writer, prev):
+                raise broken(source, f"{writer}/{seq + 1}", "the chain is broken there and is not copied")
+            seq, prev = row.seq, row.hash
         _put(new, tables.ledger, page)
     return seq, prev
-
-
-def _hashed(row: sa.Row, prev: bytes) -> bytes:
-    try:
-        return digest(prev, row.writer, row.seq, row.ts_ms, row.kind, bytes(row.blob))
-    except (TypeError, AttributeError, struct.error):     # a forger's value of another type
-        return b""
 
 
 def _pages(old: sa.Connection, writer: str) -> Iterator:

@@ -14,6 +14,8 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from store import shapes
+
 BUSY_MS = 10_000
 CHECKPOINT_PAGES = 4_000       # of 4 KiB: a log of some 16 MiB before it is folded into the file
 DAMAGED = "bytes of the file changed on the disk; python -m scripts.restore puts a backup back"
@@ -85,6 +87,7 @@ def _sqlite(parsed: sa.URL, synchronous: str) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def prepare(connection, _record) -> None:
         connection.isolation_level = None       # transactions are begun below and nowhere else
+        connection.text_factory = shapes.text
         for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", f"busy_timeout={BUSY_MS}",
                        f"wal_autocheckpoint={CHECKPOINT_PAGES}", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")

@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +19,14 @@ import sqlalchemy as sa
 from config.settings import Settings
 from engine import facts
 from store import tables
-from store.blob import Entry, decode, encode
+from store.blob import Entry, encode
+from store.chain import GENESIS, broken, chained, digest, entry_in, head_record, place_of, rows, snapshot_digest
 from store.database import LedgerError, Prepared, connect, naming, reading, shown, upsert
 from store.revisions import migrate
+from store.shapes import called, odd
 
-GENESIS = bytes(32)
 FACTS, ORDERS, CONTROL = "facts", "orders", "control"
 SNAPSHOTS_KEPT = 3
-PAGE = 200               # rows read at once: memory stays flat however long the ledger is
 LOCK_WAIT_S = 3.0        # PostgreSQL needs a moment to notice that a killed writer is gone
 FOLD_S = 1.0             # how often SQLite's log is folded into its file, beside the hot path, for that waits for the disk
 MOST_PAGES = 50_000      # of log, where that has not kept up: 200 MB
@@ -35,47 +34,10 @@ MOST_PAGES = 50_000      # of log, where that has not kept up: 200 MB
 Mark = tuple[str, str, int]     # log epoch, topic, partition
 
 
-def digest(prev_hash: bytes, writer: str, seq: int, ts_ms: int, kind: str, blob: bytes) -> bytes:
-    """sha256 over the row before and everything in this one, lengths included, so that no byte can move between fields."""
-    name, sort = writer.encode(), kind.encode()
-    return hashlib.sha256(b"".join((prev_hash, struct.pack("<HHqq", len(name), len(sort), seq, ts_ms), name, sort, blob))).digest()
-
-
-def snapshot_digest(writer: str, seq: int, ts_ms: int, blob: bytes) -> bytes:
-    """sha256 of a snapshot with its place."""
-    return digest(GENESIS, writer, seq, ts_ms, "snapshot", blob)
-
-
 def ledger_url(settings: Settings) -> str:
     """`ledger.url`, or SQLite in the data folder: `ledger.db`, with an instance id `ledger-<instance>.db`."""
     name = f"ledger-{settings.instance}.db" if settings.instance else "ledger.db"
     return settings.ledger.url or f"sqlite:///{settings.folder('data') / name}"
-
-
-def rows(engine: sa.Engine, writer: str, after: int = 0, upto: int | None = None, page: int = PAGE) -> Iterator[sa.Row]:
-    """A writer's raw rows with after < seq <= upto, a page a query, so that no reader keeps the log from being folded."""
-    while upto is None or after < upto:
-        with reading(engine) as connection:
-            got = page_of(connection, writer, after, upto, page)
-        yield from got
-        if len(got) < page:
-            return
-        after = got[-1].seq
-
-
-def page_of(connection: sa.Connection, writer: str, after: int, upto: int | None = None, page: int = PAGE) -> Sequence[sa.Row]:
-    """The next rows of a writer after `after`."""
-    t = tables.ledger
-    wanted = sa.select(t).where(t.c.writer == writer, t.c.seq > after).order_by(t.c.seq).limit(page)
-    return connection.execute(wanted if upto is None else wanted.where(t.c.seq <= upto)).all()
-
-
-def place_of(engine: sa.Engine, order_id: str) -> tuple[str, int] | None:
-    """The writer and seq of the entry that sent this order."""
-    t = tables.order_index
-    with reading(engine) as connection:
-        row = connection.execute(sa.select(t.c.writer, t.c.seq).where(t.c.order_id == order_id)).first()
-    return (row.writer, row.seq) if row else None
 
 
 def sent_of(url: str, order_ids: Sequence[str]) -> set[str]:
@@ -171,15 +133,17 @@ class Ledger:
             last = connection.execute(sa.select(t.ledger).where(t.ledger.c.writer == self.writer)
                                       .order_by(t.ledger.c.seq.desc()).limit(1)).first()
             said = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == f"head:{self.writer}"))
+        if last and (what := odd(t.ledger, last)):
+            raise self._broken(last.seq, what)
         self._seq: int = last.seq if last else 0
-        self._hash: bytes = bytes(last.hash) if last else GENESIS
+        self._hash: bytes = last.hash if last else GENESIS
         self._acknowledged = 0
         if (said or head_record(0, GENESIS)) != head_record(self._seq, self._hash):
+            claims = repr(said.split(" ")[0]) if isinstance(said, str) else called(said)
             raise LedgerError(f"ledger {shown(self.url)}: the chain of {self.writer!r} ends at {self._seq}, its head record says "
-                              f"{(said or 'nothing').split(' ')[0]!r}: rows are missing or "
-                              "were edited; run python -m scripts.verify_ledger")
+                              f"{claims}: rows are missing or were edited; run python -m scripts.verify_ledger")
         if last:
-            self._acknowledged = self._entry(last, bytes(last.prev_hash)).acknowledged
+            self._acknowledged = entry_in(self.engine, last, self.writer).acknowledged
 
     def close(self) -> None:
         """Lets go of the lock and the connections; may be called twice."""
@@ -273,6 +237,9 @@ class Ledger:
         wanted = sa.select(t).where(t.c.writer == self.writer)
         with naming(self.url), reading(self.engine) as connection:
             found = connection.execute(wanted if epoch is None else wanted.where(t.c.epoch == epoch)).all()
+        for row in found:
+            if what := odd(t, row):
+                raise broken(self.engine, f"{self.writer}/{self._seq} marks", what)
         return {(row.epoch, row.topic, row.partition): row.offset for row in found}
 
     def unacknowledged(self) -> Iterator[Entry]:
@@ -282,12 +249,7 @@ class Ledger:
     def entries(self, after: int = 0, upto: int | None = None) -> Iterator[Entry]:
         """Entries with after < seq <= upto, each checked against the hash before it; `LedgerError` at the first that does not follow."""
         with naming(self.url):
-            prev, due = self._hash_of(after), after + 1
-            for row in rows(self.engine, self.writer, after, upto):
-                if row.seq != due:
-                    raise self._broken(due, "the row is missing")
-                yield self._entry(row, prev)
-                prev, due = bytes(row.hash), due + 1
+            yield from chained(self.engine, self.writer, rows(self.engine, self.writer, after, upto), self._hash_of(after), after + 1)
 
     def _hash_of(self, seq: int) -> bytes:
         t = tables.ledger
@@ -295,16 +257,12 @@ class Ledger:
             found = connection.scalar(sa.select(t.c.hash).where(t.c.writer == self.writer, t.c.seq == seq))
         if found is None and seq:
             raise self._broken(seq, "the row is missing")
-        return bytes(found) if found else GENESIS
+        if found is not None and type(found) is not bytes:
+            raise self._broken(seq, f"hash is {called(found)}, bytes were written")
+        return found or GENESIS
 
-    def _entry(self, row: sa.Row, prev: bytes) -> Entry:
-        blob = bytes(row.blob)
-        if bytes(row.hash) != digest(prev, self.writer, row.seq, row.ts_ms, row.kind, blob):
-            raise self._broken(row.seq, "the row is not what was written")
-        return decode(blob)
-
-    def _broken(self, seq: int, what: str) -> LedgerError:
-        return LedgerError(f"ledger {shown(self.url)}: {self.writer}/{seq}: {what}; run python -m scripts.verify_ledger")
+    def _broken(self, seq: object, what: str) -> LedgerError:
+        return broken(self.engine, f"{self.writer}/{seq}", what)
 
     def entry_of(self, order_id: str) -> Entry:
         """The entry that sent this order; `LookupError` for an order that this chain never sent."""
@@ -320,11 +278,6 @@ class Ledger:
         with naming(self.url), reading(self.engine) as connection:
             kept = connection.execute(sa.select(t).where(t.c.writer == self.writer, t.c.seq <= self._seq).order_by(t.c.seq.desc())).all()
         for row in kept:
-            if bytes(row.sha256) == snapshot_digest(self.writer, row.seq, row.ts_ms, bytes(row.blob)):
-                return row.seq, bytes(row.blob), self.entries(row.seq)
+            if not odd(t, row) and row.sha256 == snapshot_digest(self.writer, row.seq, row.ts_ms, row.blob):
+                return row.seq, row.blob, self.entries(row.seq)
         return 0, None, self.entries(0)
-
-
-def head_record(seq: int, hashed: bytes) -> str:
-    """How `meta` keeps a chain's end, so that a tail cut off is noticed."""
-    return f"{seq} {hashed.hex()}"

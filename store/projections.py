@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from engine.facts import Approved, Control, DroppedBatch, Fill, Fills, Outcomes, Record, Report, Reports, ScoredBatch
 from store import tables
 from store.blob import Refusals, whole
-from store.database import Prepared, connect, naming, reading, upsert
-from store.ledger import page_of
+from store.chain import UNREADABLE, broken, page_of
+from store.database import LedgerError, Prepared, connect, naming, reading, shown, upsert
 from store.revisions import migrate
 from store.rows import Row, allowed_row, control_row, fill_row, filled, moved, order_row, outcome_row, refused_row, reported
+from store.shapes import called, odd
 
 PAGE = 200             # entries a transaction
 FOLLOWED = 50          # while following a desk at work: its own writes wait for no longer than these take
@@ -149,10 +150,16 @@ class Projector:
         """By writer, how many entries are not projected yet."""
         t, m = tables.ledger, tables.projection_marks
         with naming(self.url), reading(self.engine) as connection:
-            writers = [name.removeprefix("head:") for name in connection.scalars(
-                sa.select(tables.meta.c.name).where(tables.meta.c.name.like("head:%")).order_by(tables.meta.c.name))]
+            named = connection.scalars(sa.select(tables.meta.c.name).where(tables.meta.c.name.like("head:%")).order_by(tables.meta.c.name))
+            writers = [name.removeprefix("head:") for name in named if isinstance(name, str)]
             read = {row.writer: row.seq for row in connection.execute(sa.select(m))}
             heads = {w: connection.scalar(sa.select(sa.func.max(t.c.seq)).where(t.c.writer == w)) or 0 for w in writers}
+        for writer, seq in heads.items():
+            if type(seq) is not int:
+                raise broken(self.engine, writer, f"seq is {called(seq)}, a whole number was written")
+            if type(read.get(writer, 0)) is not int:
+                raise LedgerError(f"ledger {shown(self.url)}: projection_marks of {writer} is {called(read[writer])}; "
+                                  "run python -m scripts.rebuild_projections")
         return {w: heads[w] - read.get(w, 0) for w in writers}
 
     def run_once(self, limit: int | None = None) -> int:
@@ -174,7 +181,7 @@ class Projector:
             raw = page_of(connection, writer, mark, None, most)
             if not raw:
                 return 0
-            page = Page(connection, writer, [(row.seq, READ.decode(bytes(row.blob))) for row in raw])
+            page = Page(connection, writer, [(row.seq, self._read(row, writer)) for row in raw])
         with self.engine.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 connection.execute(sa.text("LOCK TABLE projection_marks IN EXCLUSIVE MODE"))
@@ -187,6 +194,14 @@ class Projector:
             cursor.close()
             connection.execute(upsert(self.engine, m), {"writer": writer, "seq": raw[-1].seq})
         return len(raw)
+
+    def _read(self, row: sa.Row, writer: str) -> Any:
+        if what := odd(tables.ledger, row):
+            raise broken(self.engine, f"{writer}/{row.seq}", what)
+        try:
+            return READ.decode(row.blob)
+        except UNREADABLE as error:
+            raise broken(self.engine, f"{writer}/{row.seq}", f"the row cannot be read: {error}") from None
 
     def rebuild(self) -> int:
         """Drops every projection and fills it again from the first entry; returns how many. Interrupted, `run_once` goes on."""

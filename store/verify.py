@@ -11,10 +11,12 @@ import msgspec
 import sqlalchemy as sa
 
 from store import tables
+from store.chain import GENESIS, UNREADABLE, hash_of, head_record, page_of, seq_of, snapshot_digest
 from store.database import connect, naming, reading
-from store.ledger import GENESIS, digest, head_record, page_of, snapshot_digest
+from store.shapes import WRITTEN, NotText, called, odd
 
-BEFORE_ALL = -2**63
+BEFORE_ALL, LAST_OF_ALL = -2**63, 2**63 - 1
+OWNED = (tables.ledger, tables.order_index, tables.marks, tables.snapshots)
 LOOKED_UP = 500          # ids a query
 
 
@@ -66,6 +68,7 @@ def verify(url: str, anchors: Mapping[str, Iterable[tuple[int, str]]] | None = N
     engine = connect(url, create=False)
     try:
         with naming(url), reading(engine) as connection:
+            yield from _strays(connection)
             for writer in _writers(connection):
                 yield from _Chain(connection, writer, (anchors or {}).get(writer, ())).faults(tally)
             for writer in sorted(set(anchors or {}) - set(tally.heads)):
@@ -75,10 +78,34 @@ def verify(url: str, anchors: Mapping[str, Iterable[tuple[int, str]]] | None = N
 
 
 def _writers(connection: sa.Connection) -> list[str]:
-    found = {str(name) for t in (tables.ledger, tables.order_index, tables.marks, tables.snapshots)
-             for name in connection.scalars(sa.select(t.c.writer).distinct())}
+    found = {name for t in OWNED for name in connection.scalars(sa.select(t.c.writer).distinct())}
     heads = connection.scalars(sa.select(tables.meta.c.name).where(tables.meta.c.name.like("head:%")))
-    return sorted(found | {str(name).removeprefix("head:") for name in heads})
+    return sorted(name for name in found | {n.removeprefix("head:") for n in heads if isinstance(n, str)} if isinstance(name, str))
+
+
+def _strays(connection: sa.Connection) -> Iterator[Fault]:
+    """Rows of no chain: their writer is no text, their seq no number or below every other. Only SQLite keeps such."""
+    for table in OWNED if connection.dialect.name == "sqlite" else ():
+        seq = "seq" if "seq" in table.c else "0"
+        asked = f"SELECT writer, {seq} AS seq FROM {table.name} WHERE "
+        found = list(connection.execute(sa.text(f"{asked} typeof(writer) <> 'text' OR typeof({seq}) <> 'integer' OR {seq} = {BEFORE_ALL}")))
+        for writer in connection.scalars(sa.select(table.c.writer).distinct()):
+            if isinstance(writer, NotText):
+                found += connection.execute(sa.text(f"{asked} typeof(writer) = 'text' AND CAST(writer AS BLOB) = :raw"), {"raw": writer})
+        for row in found:
+            what = [f"{name} is {called(value)}, {WRITTEN[kind]}" for name, value, kind in
+                    (("writer", row.writer, str), ("seq", row.seq, int)) if type(value) is not kind]
+            yield Fault(_named(row.writer), row.seq if isinstance(row.seq, int) else 0, table.name,
+                        "; ".join(what) or "a row before the first: it was inserted")
+    for row in connection.execute(sa.select(tables.meta)):
+        if not isinstance(row.name, str):
+            yield Fault(_named(row.name), 0, "meta", f"name is {called(row.name)}, text was written")
+
+
+def _named(writer: object) -> str:
+    if isinstance(writer, bytes):
+        return ascii(bytes(writer))[2:-1].removeprefix("head:")
+    return "nobody" if writer is None else str(writer)
 
 
 class _Chain:
@@ -93,11 +120,12 @@ class _Chain:
 
     def faults(self, tally: Tally) -> Iterator[Fault]:
         after = BEFORE_ALL
-        while page := page_of(self.connection, self.writer, after):
+        while page := page_of(self.connection, self.writer, after, LAST_OF_ALL):
             sent: dict[str, int] = {}
             for row in page:
-                yield from self.row(row, sent)
-                tally.size += len(row.blob)
+                if type(row.seq) is int:
+                    yield from self.row(row, sent)
+                tally.size += len(row.blob) if isinstance(row.blob, bytes) else 0
             yield from self.index(sent, after + 1, page[-1].seq)
             tally.rows += len(page)
             after = page[-1].seq
@@ -110,24 +138,26 @@ class _Chain:
 
     def row(self, row: sa.Row, sent: dict[str, int]) -> Iterator[Fault]:
         """Is it the next, is it itself, does it follow?"""
-        blob, prev, hashed = bytes(row.blob), bytes(row.prev_hash), bytes(row.hash)
         if row.seq < 1:
             yield self.fault(row.seq, "a row before the first: it was inserted")
             return
         missing = row.seq - self.seq - 1
         if missing:
             yield self.fault(self.seq + 1, f"removed: {missing} row{'s' * (missing > 1)}, up to {row.seq - 1}")
-        bad = digest(prev, self.writer, row.seq, row.ts_ms, row.kind, blob) != hashed
+        bad = hash_of(row, self.writer, row.prev_hash) != row.hash
         if bad:
-            yield self.fault(row.seq, "edited or swapped: it is not what its hash was made of")
-        elif prev != self.prev and not missing and not self.suspect:
+            yield self.fault(row.seq, f"edited: {odd(tables.ledger, row)}" if odd(tables.ledger, row)
+                             else "edited or swapped: it is not what its hash was made of")
+        elif row.prev_hash != self.prev and not missing and not self.suspect:
             yield self.fault(row.seq, f"does not follow {row.seq - 1}: one of the two was written anew")
-        self.suspect, self.seq, self.prev = bad, row.seq, hashed
+        self.suspect, self.seq, self.prev = bad, row.seq, row.hash if type(row.hash) is bytes else GENESIS
         if row.seq in self.wanted:
-            self.anchored[row.seq] = hashed.hex()
+            self.anchored[row.seq] = self.prev.hex()
+        if type(row.blob) is not bytes:
+            return
         try:
-            entry = SLIM.decode(blob)
-        except msgspec.MsgspecError as error:
+            entry = SLIM.decode(row.blob)
+        except UNREADABLE as error:
             if not bad:
                 yield self.fault(row.seq, f"cannot be read: {error}")
             return
@@ -139,8 +169,9 @@ class _Chain:
     def index(self, sent: dict[str, int], first: int, last: int) -> Iterator[Fault]:
         """Does the index name just the orders of these rows?"""
         t = tables.order_index
-        found = self.connection.execute(sa.select(t.c.order_id, t.c.seq).where(t.c.writer == self.writer, t.c.seq.between(first, last)))
-        known = {row.order_id: row.seq for row in found}
+        found = self.connection.execute(sa.select(t).where(t.c.writer == self.writer, t.c.seq.between(first, last))).all()
+        known = {row.order_id: row.seq for row in found if not odd(t, row)}
+        yield from (self.fault(row.seq, f"edited: {odd(t, row)}", "order_index") for row in found if odd(t, row) and type(row.seq) is int)
         yield from self.by_id(sent, known)
         for order_id, seq in sorted((known.items() | sent.items()) - (known.items() & sent.items()), key=lambda pair: pair[1]):
             yield self.fault(seq, f"{order_id} " + ("is in the ledger and not in the index" if order_id in sent and sent[order_id] == seq
@@ -160,17 +191,19 @@ class _Chain:
     def end(self, after: int) -> Iterator[Fault]:
         """Is the last row the last that was written?"""
         t = tables.order_index
-        beyond = Counter(self.connection.scalars(sa.select(t.c.seq).where(t.c.writer == self.writer, t.c.seq > after)))
+        beyond = Counter(seq for seq in self.connection.scalars(sa.select(t.c.seq).where(t.c.writer == self.writer, t.c.seq > after))
+                         if type(seq) is int)
         said = self.connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == f"head:{self.writer}"))
         ends = head_record(self.seq, self.prev)
         if said != ends:
-            claimed = _seq_of(said) if said is not None else max(beyond, default=0)
+            claimed = max(beyond, default=0) if said is None else seq_of(said)
             if claimed > self.seq:
                 yield self.fault(self.seq + 1, f"truncated: the chain ends at {self.seq}, and {claimed} were written")
             elif said is None:
                 yield self.fault(self.seq, "the head record is missing", "meta")
             else:
-                yield self.fault(self.seq, f"the head record says {said[:20]!r}…, the chain ends with {ends[:20]}…", "meta")
+                claims = f"says {said[:20]!r}…" if isinstance(said, str) else f"is {called(said)}"
+                yield self.fault(self.seq, f"the head record {claims}, the chain ends with {ends[:20]}…", "meta")
         for seq in sorted(beyond):
             yield self.fault(seq, f"removed: the index names {beyond[seq]} order{'s' * (beyond[seq] > 1)} of it", "order_index")
         good = 0
@@ -188,20 +221,21 @@ class _Chain:
     def copies(self) -> Iterator[Fault]:
         """Are marks and snapshots what the chain says?"""
         m, s = tables.marks, tables.snapshots
-        kept = {(row.epoch, row.topic, row.partition): row.offset
-                for row in self.connection.execute(sa.select(m).where(m.c.writer == self.writer))}
+        kept: dict[tuple[str, str, int], int] = {}
+        for row in self.connection.execute(sa.select(m).where(m.c.writer == self.writer)):
+            if what := odd(m, row):
+                yield self.fault(self.seq, f"edited: {what}", "marks")
+            else:
+                kept[row.epoch, row.topic, row.partition] = row.offset
         for mark in sorted(kept.keys() | self.marks.keys()):
             if kept.get(mark) != self.marks.get(mark):
                 yield self.fault(self.seq, f"{'/'.join(map(str, mark))} stands at {kept.get(mark)}, the chain says {self.marks.get(mark)}",
                                  "marks")
         for row in self.connection.execute(sa.select(s).where(s.c.writer == self.writer).order_by(s.c.seq)):
-            if bytes(row.sha256) != snapshot_digest(self.writer, row.seq, row.ts_ms, bytes(row.blob)):
+            if what := odd(s, row):
+                if type(row.seq) is int:
+                    yield self.fault(row.seq, f"edited: {what}", "snapshots")
+            elif row.sha256 != snapshot_digest(self.writer, row.seq, row.ts_ms, row.blob):
                 yield self.fault(row.seq, "edited: it is not what its hash was made of", "snapshots")
             elif row.seq > self.seq:
                 yield self.fault(row.seq, f"a state after the end of the chain at {self.seq}", "snapshots")
-
-
-def _seq_of(record: str) -> int:
-    """The seq that a head record names; 0 where it is none."""
-    first = record.split(" ")[0]
-    return int(first) if first.isdecimal() else 0

@@ -27,9 +27,9 @@ from engine.facts import (
     Reports,
 )
 from store import tables
-from store.blob import decode
+from store.blob import Entry
+from store.chain import checked, entry_in, place_of, rows
 from store.database import LedgerError, connect, naming, reading
-from store.ledger import digest, place_of, rows
 
 NEAREST = 5
 PAGE = 40        # rows a query: most stories are short
@@ -121,7 +121,7 @@ def nearest(engine: sa.Engine, order_id: str, most: int = NEAREST) -> list[str]:
         found = {i for like in (order_id, f"E-{order_id.removeprefix('D-')}") for wanted in (
                      sa.select(t.c.order_id).where(t.c.order_id >= like).order_by(t.c.order_id).limit(20),
                      sa.select(t.c.order_id).where(t.c.order_id < like).order_by(t.c.order_id.desc()).limit(20))
-                 for i in connection.scalars(wanted)}
+                 for i in connection.scalars(wanted) if isinstance(i, str)}
     return difflib.get_close_matches(order_id, sorted(found), most, 0.0)
 
 
@@ -133,9 +133,8 @@ def _follow(engine: sa.Engine, order_id: str, writer: str, seq: int, scan: bool)
     entry = _sent(engine, order.entry_id, *entry_place)
     tail = _Tail(entry.id)
     for row in _told(engine, entry.id, writer, entry_place[1], scan):
-        blob = bytes(row.blob)
-        if tail.names(blob):
-            tail.read(Place(writer, row.seq, row.ts_ms, _checked(row, writer).hex()), blob)
+        if type(row.blob) is not bytes or tail.names(row.blob):
+            tail.read(Place(writer, row.seq, row.ts_ms, checked(engine, row, writer).hex()), entry_in(engine, row, writer))
             if tail.over:
                 break
     return Story(order, entry, tail.steps)
@@ -149,6 +148,9 @@ def _told(engine: sa.Engine, entry_id: str, writer: str, first: int, scan: bool)
         with reading(engine) as connection:
             mark = connection.scalar(sa.select(m.c.seq).where(m.c.writer == writer)) or 0
             noted = list(connection.scalars(sa.select(p.c.seq).where(p.c.entry_id == entry_id, p.c.writer == writer).order_by(p.c.seq)))
+    if any(type(seq) is not int for seq in (mark, *noted)):
+        raise LedgerError(f"{entry_id}: the projections of {writer} hold a position that is no number; "
+                          "run python -m scripts.rebuild_projections")
     for i in range(0, len(noted), PAGE):
         with reading(engine) as connection:
             page = connection.execute(sa.select(t).where(t.c.writer == writer, t.c.seq.in_(noted[i:i + PAGE])).order_by(t.c.seq)).all()
@@ -156,17 +158,9 @@ def _told(engine: sa.Engine, entry_id: str, writer: str, first: int, scan: bool)
     yield from rows(engine, writer, max(mark, first - 1), page=PAGE)
 
 
-def _checked(row: sa.Row, writer: str) -> bytes:
-    hashed = digest(bytes(row.prev_hash), writer, row.seq, row.ts_ms, row.kind, bytes(row.blob))
-    if hashed != bytes(row.hash):
-        raise LedgerError(f"{writer}/{row.seq}: the row is not what was written; run python -m scripts.verify_ledger")
-    return hashed
-
-
 def _sent(engine: sa.Engine, order_id: str, writer: str, seq: int) -> Order:
     for row in rows(engine, writer, seq - 1, seq):
-        _checked(row, writer)
-        for said in decode(bytes(row.blob)).produced:
+        for said in entry_in(engine, row, writer).produced:
             for order in said.orders if isinstance(said, Approved) else ():
                 if order.id == order_id:
                     return order
@@ -193,8 +187,7 @@ class _Tail:
         unfilled = self.entry_id in self.ended and not self.ended[self.entry_id] and not self.filled.get(self.entry_id)
         return self.closed or unfilled
 
-    def read(self, at: Place, blob: bytes) -> None:
-        entry = decode(blob)
+    def read(self, at: Place, entry: Entry) -> None:
         for fact in entry.consumed:
             for one in fact.items if isinstance(fact, (Reports, Fills)) else [fact]:
                 if isinstance(one, (Report, Fill)) and one.order_id in self.ids:

@@ -13,8 +13,10 @@ import sqlalchemy as sa
 
 from config.settings import Settings
 from store import tables
+from store.chain import seq_of
 from store.database import LedgerError, connect, naming, reading
 from store.revisions import migrate
+from store.shapes import called
 
 Anchors = dict[str, list[tuple[int, str]]]
 
@@ -75,13 +77,13 @@ class Witness:
         wrong = []
         with naming(self.url), reading(self.engine) as connection:
             for name, value in connection.execute(sa.select(heads.c.name, heads.c.value).where(heads.c.name.like("head:%"))).all():
-                seq, _, hashed = value.partition(" ")
-                if seq.isdecimal() and int(seq):
-                    now[name.removeprefix("head:")] = (int(seq), hashed)
+                if isinstance(name, str) and isinstance(value, str) and (seq := seq_of(value)):
+                    now[name.removeprefix("head:")] = (seq, value.partition(" ")[2])
             for writer, (seq, hashed) in [*self.last.items(), *self.seen.items()]:
                 there = connection.scalar(sa.select(t.c.hash).where(t.c.writer == writer, t.c.seq == seq))
-                if there is None or bytes(there).hex() != hashed:
-                    wrong.append(f"{writer}/{seq} was {hashed[:12]}… and is {bytes(there).hex()[:12] if there else 'gone'}")
+                if type(there) is not bytes or there.hex() != hashed:
+                    now_is = there.hex()[:12] if type(there) is bytes else "gone" if there is None else called(there)
+                    wrong.append(f"{writer}/{seq} was {hashed[:12]}… and is {now_is}")
         fresh = {w: head for w, head in self.seen.items() if head[0] > self.last.get(w, (0, ""))[0]}
         self.seen = {} if wrong else now
         lines = [f"{writer}={seq}:{hashed}" for writer, (seq, hashed) in fresh.items()]

@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from engine.facts import Control
 from store import tables
 from store.blob import decode, encode
+from store.chain import GENESIS, digest
 from store.database import LedgerError, connect
-from store.ledger import GENESIS, Ledger, digest
+from store.ledger import Ledger
 from store.revisions import REVISIONS, applied, migrate
 from store.verify import Tally, verify
 from tests.ledgers import BACKENDS, T0, entry, fresh, hand, market, said

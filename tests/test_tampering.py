@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from engine.facts import Control
 from store import tables
 from store.blob import decode, encode
+from store.chain import digest, head_record
 from store.database import LedgerError, connect
-from store.ledger import Ledger, digest, head_record
+from store.ledger import Ledger
 from store.verify import Fault, verify
 from tests.ledgers import BACKENDS, T0, entry, fresh, hand, market, said
 

@@ -4,8 +4,9 @@ import sqlalchemy as sa
 
 from scripts import verify_ledger
 from store import tables
+from store.chain import GENESIS, digest, head_record
 from store.database import LedgerError
-from store.ledger import GENESIS, Ledger, digest, head_record
+from store.ledger import Ledger
 from store.verify import verify
 from store.witness import Witness, noted
 from tests.ledgers import BACKENDS, T0, entry, fresh, hand, market, said
