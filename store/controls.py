@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from config.settings import Settings
 from engine.facts import KILL, Control
 from store import disk, tables
-from store.blob import decode
+from store.chain import UNREADABLE, broken, entry_in, snapshot_digest
 from store.database import connect, naming, reading
-from store.ledger import CONTROL, snapshot_digest
+from store.ledger import CONTROL
+from store.shapes import odd
 
 
 class InForce(msgspec.Struct):
@@ -81,13 +82,16 @@ def found(connection: sa.Connection, writer: str = "risk") -> InForce:
     if not sa.inspect(connection).has_table(t.name):
         return known
     for row in connection.execute(sa.select(s).where(s.c.writer == writer).order_by(s.c.seq.desc())):
-        if bytes(row.sha256) == snapshot_digest(writer, row.seq, row.ts_ms, bytes(row.blob)):
-            desk = msgspec.msgpack.decode(bytes(row.blob), type=_Snapshot).desk
-            known, after = msgspec.msgpack.decode(desk, type=InForce), row.seq
+        if not odd(s, row) and row.sha256 == snapshot_digest(writer, row.seq, row.ts_ms, row.blob):
+            try:
+                desk = msgspec.msgpack.decode(row.blob, type=_Snapshot).desk
+                known, after = msgspec.msgpack.decode(desk, type=InForce), row.seq
+            except UNREADABLE as error:
+                raise broken(connection.engine, f"{writer}/{row.seq} snapshots", f"the state cannot be read: {error}") from None
             break
-    told = sa.select(t.c.blob).where(t.c.writer == writer, t.c.seq > after, t.c.kind == CONTROL).order_by(t.c.seq)
-    for blob in connection.scalars(told):
-        for fact in decode(bytes(blob)).consumed:
+    told = sa.select(t).where(t.c.writer == writer, t.c.seq > after, t.c.kind == CONTROL).order_by(t.c.seq)
+    for row in connection.execute(told):
+        for fact in entry_in(connection.engine, row, writer).consumed:
             if isinstance(fact, Control) and fact.id not in known.controls:
                 known.controls[fact.id] = None
                 if fact.kind == KILL:

@@ -8,14 +8,17 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from config import settings as config
+from engine.desk import Desk
 from engine.facts import Control, Tick
 from scripts import rebuild_projections, replay, verify_ledger
 from scripts import why as why_script
 from store.audit import Auditor, rerun
 from store.closed import Digests
+from store.controls import in_force
 from store.copying import copy_ledger
 from store.database import LedgerError
 from store.ledger import Ledger
@@ -41,11 +44,13 @@ BECOMES = {"text": "CAST(CAST({} AS BLOB) AS TEXT)", "other text": "'x' || {}", 
 def original() -> Path:
     """A ledger with two chains, orders, marks and snapshots, as a file."""
     path = Path(tempfile.mkdtemp(prefix="retyped-")) / "ledger.db"
+    s = config.load(env={})
+    state = msgspec.msgpack.encode({"desk": Desk(s.desk, s.policy, s.sizing, s.venue, s.symbols).snapshot()})
     with Ledger(f"sqlite:///{path}", "risk") as risk, Ledger(f"sqlite:///{path}", "supervisor") as other:
         for i in range(1, N + 1):
             risk.commit(T0 + i, [Tick(T0 + i)], [said(entry(i))], {("e1", "md.frames", 0): i, ("e1", "b", 1): i})
             if i % 2 == 0:
-                risk.snapshot(i, T0, b"\xffstate %d" % i)
+                risk.snapshot(i, T0, state)
         other.commit(T0, [], [Control("c", "KILL", "operator", "drill", 0, T0)], {("e1", "control", 0): 1})
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode=DELETE")
@@ -122,7 +127,8 @@ def read_all(url: str, folder: Path) -> dict[str, str]:
     ways: dict[str, Callable[[], object]] = {
         "open": opened, "why": lambda: why(url, entry(AT).id), "scan": lambda: why(url, FIRST, scan=True),
         "rerun": lambda: rerun(url, settings, Digests()), "audit": lambda: Auditor(url, settings).run_once(),
-        "copy": lambda: copy_ledger(url, f"sqlite:///{folder}/copy.db"), "project": projected, "witness": witnessed}
+        "controls": lambda: in_force(url), "copy": lambda: copy_ledger(url, f"sqlite:///{folder}/copy.db"), "project": projected,
+        "witness": witnessed}
     told: dict[str, str] = {}
     for name, way in ways.items():
         try:
