@@ -2,12 +2,14 @@
 from alerts.build import ABSENT
 from alerts.catalogue import catalogue
 from config.settings import Settings
-from engine.metrics import ALL, ANY, SYMBOL, Series
+from engine.metrics import ALL, ANY, ARM, SYMBOL, Series
 
 
 def values(declared: tuple[str, ...]) -> str:
     if declared is SYMBOL:
         return "the configured symbols"
+    if declared is ARM:
+        return "the configured arms"
     return "open" if declared is ANY else ", ".join(f"`{v}`" for v in declared)
 
 

@@ -15,6 +15,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from engine import settings as e
+from engine.rewards import arms
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -139,6 +140,8 @@ class Settings(Struct, frozen=True):
     schedules: dict[str, str]
     shadow: e.Shadow
     features: e.Flags
+    rewards: e.RewardSettings
+    bandit: e.BanditSettings
     rollout: e.RolloutSeed
     exchange: Exchange
     frames: Frames
@@ -200,9 +203,20 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
     built = build(Settings, tree, "", env, faults, sources)
     if built and not faults and not is_speed(built.exchange.speed):
         faults.append(f"exchange.speed: {built.exchange.speed!r} is not a number above 0, or max (SPEED)")
+    if built and not faults:
+        faults += wrong_arms(built.bandit)
     if faults:
         raise ConfigError(faults)
     return built
+
+
+def wrong_arms(bandit: e.BanditSettings) -> list[str]:
+    """What is wrong with the table of execution arms."""
+    try:
+        known = arms.table(bandit.arms)
+    except ValueError as error:
+        return [f"bandit.arms: {error}"]
+    return [] if bandit.arm in known else [f"bandit.arm: {bandit.arm!r} is not one of bandit.arms ({', '.join(known)})"]
 
 
 def is_speed(text: str) -> bool:

@@ -10,11 +10,13 @@ from typing import Protocol
 from engine import reasons
 from engine.execution.reconcile import KINDS as MISMATCHES
 from engine.facts import CAUSES, STATUSES
+from engine.rewards.queue import MISSES, MODES, REFUSALS
 
 SYMBOL = ("*",)  # filled with the configured symbols when the exporter starts
 SERVICES = ("exchange", "collector", "signal_engine", "ai_scorer", "risk", "executor", "supervisor", "api")
 STAGES = ("collector", "signal_engine", "ai_scorer", "risk", "executor", "supervisor")
 ROUTES = ("paper", "canary", "full")
+ARM = ("o0-s100-p20…",)  # filled with the configured execution arms when the exporter starts
 ANY = ("?",)  # open: a model's id, a topic
 
 
@@ -39,7 +41,7 @@ class Series:
         for key, value in labels.items():
             if key not in self.labels:
                 raise LookupError(f"{self.name} has no label {key}; it has {', '.join(self.labels) or 'none'}")
-            if self.labels[key] not in (SYMBOL, ANY) and value not in self.labels[key]:
+            if self.labels[key] not in (SYMBOL, ARM, ANY) and value not in self.labels[key]:
                 raise LookupError(f"{self.name}: {key} is never {value!r}; it is one of {', '.join(self.labels[key])}")
         return self.name + ("{" + ",".join(f'{k}="{v}"' for k, v in labels.items()) + "}" if labels else "")
 
@@ -139,6 +141,20 @@ PRECISION_HALT_TOTAL = counter("precision_halt_total", "Halts by too few wins")
 VOLATILITY_HALT_TOTAL = counter("volatility_halt_total", "Halts of a symbol by its volatility")
 ORDERS_REFUSED_TOTAL = counter("orders_refused_total", "Orders that the venue, the executor or a control refused or ended",
                                reason=reasons.REFUSALS)
+
+# rewards
+REWARD_MATCH_TOTAL = counter("policy_reward_match_total", "Rewards attributed to a choice, by how it was found", mode=MODES)
+REWARD_MATCH_MISS_TOTAL = counter("policy_reward_match_miss_total", "Outcomes that no choice is paid for", reason=MISSES)
+REWARD_PENDING_REFUSED_TOTAL = counter("policy_pending_refused_total", "Choices that cannot wait for their reward", reason=REFUSALS)
+PENDING_SELECTIONS = gauge("policy_pending_selections", "Choices that wait for what becomes of their order")
+BANDIT_CHOICES_TOTAL = counter("bandit_choices_total", "Orders shaped by this arm", arm=ARM)
+BANDIT_REWARDS_TOTAL = counter("bandit_rewards_total", "Rewards that the arm has learned from", arm=ARM)
+BANDIT_REWARD_SUM = gauge("bandit_reward_sum", "Sum of the arm's realised rewards, each in [-1, 1]; it may fall", arm=ARM)
+BANDIT_REGRET_ESTIMATE = gauge(
+    "bandit_regret_estimate", "What the arm's choices gave away against the best estimated mean of their moment, summed", arm=ARM
+)
+BANDIT_PROPENSITY = histogram("bandit_propensity", "Probability with which the arm was drawn", (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.9, 1))
+BANDIT_REFUSED_ROWS = gauge("bandit_refused_rows", "Rewards, and arms of a restored state, of another dimension or unknown: not used")
 
 # the executor and the venue
 REPORTS_TOTAL = counter("reports_total", "Venue reports", status=STATUSES)

@@ -69,8 +69,13 @@ VENUE_UNREACHABLE = "venue_unreachable"
 NOT_ARRIVED = "not_arrived"
 OTHER_VENUE = "other_venue"
 
-POLICY, DESK, SIZE, ADMISSION, GUARD, CONTROL, EXIT, VENUE, EXECUTOR = (
-    "policy", "desk", "size", "admission", "guard", "control", "exit", "venue", "executor")
+# why nobody is paid for an outcome, or a choice cannot wait for one
+UNMATCHED_ORDER_ID = "unmatched_order_id"
+NO_PENDING = "no_pending"
+PENDING_FULL = "pending_full"
+
+POLICY, DESK, SIZE, ADMISSION, GUARD, CONTROL, EXIT, VENUE, EXECUTOR, REWARDS = (
+    "policy", "desk", "size", "admission", "guard", "control", "exit", "venue", "executor", "rewards")
 SAYS = {
     POLICY: "S4's nine checks (`engine/policy.py`)",
     DESK: "the Desk, before or after the policy (`engine/desk.py`)",
@@ -81,6 +86,7 @@ SAYS = {
     EXIT: "pre-trade control on a closing order (`engine/guards.py`)",
     VENUE: "the venue, in its report",
     EXECUTOR: "the executor, in the venue's place",
+    REWARDS: "the attribution of rewards to choices (`engine/rewards/queue.py`)",
 }
 
 
@@ -155,6 +161,9 @@ TABLE = (
     Reason(VENUE_UNREACHABLE, EXECUTOR, "handed over, and no answer came: unknown until asked about"),
     Reason(NOT_ARRIVED, EXECUTOR, "the venue never had it, and it is too late to send it now"),
     Reason(OTHER_VENUE, EXECUTOR, "decided against a venue whose memory is gone"),
+    Reason(UNMATCHED_ORDER_ID, REWARDS, "an outcome's order id is not known, or has been paid", ("features.orderIdRewardMatching",)),
+    Reason(NO_PENDING, REWARDS, "an outcome without an id, and no choice of its symbol waits"),
+    Reason(PENDING_FULL, REWARDS, "as many choices wait for a reward as may", ("rewards.max_pending",)),
 )
 
 

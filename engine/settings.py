@@ -249,6 +249,30 @@ class Flags(Struct, frozen=True):
     orderIdRewardMatching: bool
 
 
+class RewardSettings(Struct, frozen=True):
+    """What an order's end is worth to the arm that shaped it, and how long a choice waits for it."""
+    pending_expiry_ms: Many
+    jitter_ms: Count
+    max_pending: Many
+    form: Literal["net", "slippage"]
+    scale_bps: Positive
+    unfilled_bps: NonNegative
+    slippage_scale_bps: Positive
+    slippage_unfilled: Annotated[float, Meta(ge=-1, le=1)]
+
+
+class BanditSettings(Struct, frozen=True):
+    """LinUCB over execution arms; an arm is its id: o<ticks behind the touch>-s<percent of the size>-p<seconds of patience>."""
+    enabled: bool
+    arm: str
+    arms: list[str]
+    seed: int
+    alpha: Annotated[float, Meta(ge=0)] | None
+    epsilon_floor: Annotated[float, Meta(ge=0.02, le=1)]
+    smoothing: Annotated[float, Meta(ge=0, lt=1)]
+    invert_every: Many
+
+
 class RolloutSeed(Struct, frozen=True):
     """The rollout mode of an empty ledger; from then on it is a fact."""
     mode: Literal["disabled", "canary", "full"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest, start_http_server
 
 from config.settings import ConfigError
-from engine.metrics import ALL, ANY, SYMBOL, Series
+from engine.metrics import ALL, ANY, ARM, SYMBOL, Series
 
 disable_created_metrics()  # `…_created` would double the series and is read by nobody
 KINDS: dict[str, type] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
@@ -33,13 +33,14 @@ class Served:
 class Exporter:
     """An `engine.metrics.Meter` over prometheus_client with a registry of its own.
 
-    `symbols` fill the symbol labels. `series` are those that this process moves; all declared ones unless told.
+    `symbols` and `arms` fill the labels of symbols and of execution arms. `series` are those that this process moves; all declared
+    ones unless told.
     An unknown label, value or series is a `LookupError`, a verb that the kind does not have a `TypeError`.
     """
 
-    def __init__(self, symbols: Sequence[str], series: Iterable[Series] = ALL):
+    def __init__(self, symbols: Sequence[str], series: Iterable[Series] = ALL, arms: Sequence[str] = ()):
         self.registry = CollectorRegistry()
-        self.symbols = tuple(symbols)
+        self.symbols, self.arms = tuple(symbols), tuple(arms)
         self._families: dict[str, Counter | Gauge | Histogram] = {}
         self._inc: Bound = {}
         self._set: Bound = {}
@@ -101,7 +102,7 @@ class Exporter:
                                "(SLUICE_METRICS_PORT)"]) from error
 
     def _values(self, declared: tuple[str, ...]) -> tuple[str, ...]:
-        return self.symbols if declared is SYMBOL else () if declared is ANY else declared
+        return self.symbols if declared is SYMBOL else self.arms if declared is ARM else () if declared is ANY else declared
 
     def _check(self, series: Series, labels: dict[str, str]) -> None:
         if series.name not in self._families:

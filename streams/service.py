@@ -33,7 +33,7 @@ def launch(names: list[str], settings: config.Settings, port: int) -> int:
     """The named services in this process until they are told to stop; what a person can mend is one line and status 1."""
     stop = Stop(", ".join(names))
     disk.usable(settings.folder("data"), "paths.data")
-    exporter = Exporter(symbols_of(settings))
+    exporter = Exporter(symbols_of(settings), arms=settings.bandit.arms)
     try:
         made = workers(names, settings, exporter)
     except (LedgerError, OSError) as error:

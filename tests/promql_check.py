@@ -4,7 +4,7 @@ import re
 import promql_parser as p
 
 from alerts.catalogue import UP
-from engine.metrics import ALL, ANY, SYMBOL
+from engine.metrics import ALL, ANY, ARM, SYMBOL
 
 TARGET = {"job", "instance"}  # what a scrape adds
 KNOWN = {}
@@ -33,7 +33,7 @@ def faults(expr: str) -> list[str]:
             allowed = labels.get(match.name, ANY if match.name in TARGET else None)
             if allowed is None:
                 wrong.append(f"{node.name} has no label {match.name}")
-            elif allowed not in (ANY, SYMBOL):
+            elif allowed not in (ANY, ARM, SYMBOL):
                 values = [match.value] if str(match.op) in ("MatchOp.Equal", "=") else match.value.split("|")
                 wrong += [f"{node.name}: {match.name} is never {v!r}" for v in values if not any(re.fullmatch(v, a) for a in allowed)]
 

@@ -34,7 +34,7 @@ class Services:
     """What runs in this loop; everything that is left is ended by `async with`."""
 
     def __init__(self, settings: Settings):
-        self.settings, self.exporter = settings, Exporter(sorted(settings.symbols))
+        self.settings, self.exporter = settings, Exporter(sorted(settings.symbols), arms=settings.bandit.arms)
         self.workers: dict[str, Worker] = {}
         self.running: dict[Exchange, asyncio.Task] = {}
 

@@ -13,6 +13,7 @@ from engine import metrics as m
 from store.exporter import VERBS, Exporter
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
+ARMS = ("o0-s100-p20", "o1-s50-p8", "o2-s100-p20")
 ALL_VERBS = {verb for verbs in VERBS.values() for verb in verbs}
 
 
@@ -24,14 +25,14 @@ def samples(exporter: Exporter) -> dict[tuple[str, frozenset], float]:
 def closed_sets(series: m.Series) -> int:
     n = 1
     for values in series.labels.values():
-        n *= len(SYMBOLS) if values is m.SYMBOL else 0 if values is m.ANY else len(values)
+        n *= len(SYMBOLS) if values is m.SYMBOL else len(ARMS) if values is m.ARM else 0 if values is m.ANY else len(values)
     return n
 
 
 @pytest.mark.parametrize("series", m.ALL, ids=str)
 def test_every_declared_series_stands_at_zero_for_every_closed_label_set_before_anything_happened(series):
     suffix = "_count" if series.kind == "histogram" else ""
-    mine = {k: v for k, v in samples(Exporter(SYMBOLS)).items() if k[0] == series.name + suffix}
+    mine = {k: v for k, v in samples(Exporter(SYMBOLS, arms=ARMS)).items() if k[0] == series.name + suffix}
     assert len(mine) == closed_sets(series)
     assert set(mine.values()) <= {0.0}
     assert all({name for name, _ in labels} == set(series.labels) for _, labels in mine)
@@ -39,7 +40,7 @@ def test_every_declared_series_stands_at_zero_for_every_closed_label_set_before_
 
 def test_nothing_is_exported_that_is_not_declared():
     known = {s.name for s in m.ALL} | {s.name + e for s in m.ALL if s.kind == "histogram" for e in ("_bucket", "_count", "_sum")}
-    assert {name for name, _ in samples(Exporter(SYMBOLS))} <= known
+    assert {name for name, _ in samples(Exporter(SYMBOLS, arms=ARMS))} <= known
 
 
 def test_what_is_moved_is_what_is_read_in_any_order_of_the_labels():

@@ -109,7 +109,7 @@ def test_grafana_is_told_where_the_dashboards_and_the_data_are():
 
 def busy_minutes(minutes: int, end: int) -> str:
     """OpenMetrics text of a real exporter that everything happened to, sampled every 5 s until `end` (seconds)."""
-    exporter = Exporter(SETTINGS.exchange.symbols)
+    exporter = Exporter(SETTINGS.exchange.symbols, arms=SETTINGS.bandit.arms)
     lines: dict[str, list[str]] = {}
     kinds = {s.name: s.kind for s in m.ALL}
     for step in range(minutes * 12):
@@ -136,8 +136,8 @@ def busy_minutes(minutes: int, end: int) -> str:
 
 def product(series: m.Series) -> list[tuple[str, ...]]:
     import itertools
-    return list(itertools.product(*(
-        SETTINGS.exchange.symbols[:1] if v is m.SYMBOL else ("first",) if v is m.ANY else v[:2] for v in series.labels.values())))
+    firsts = {m.SYMBOL: SETTINGS.exchange.symbols[:1], m.ARM: SETTINGS.bandit.arms[:1], m.ANY: ("first",)}
+    return list(itertools.product(*(firsts.get(v, v[:2]) for v in series.labels.values())))
 
 
 @pytest.fixture(scope="module")

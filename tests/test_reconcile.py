@@ -58,7 +58,7 @@ class Hosted:
     """A host on a real ledger with the numbers that it exports."""
 
     def __init__(self, folder, s=S):
-        self.exporter, self.offset = Exporter(sorted(s.symbols)), 0
+        self.exporter, self.offset = Exporter(sorted(s.symbols), arms=s.bandit.arms), 0
         self.ledger = Ledger(f"sqlite:///{folder}/ledger.db", "risk")
         self.host = DeskHost(s, self.ledger, Telemetry(self.exporter), lockstep=False)
 

@@ -138,7 +138,7 @@ class Town:
         self.rng = np.random.default_rng(seed)
         self.loop = VirtualLoop()
         self.logs = Logs([named(t, settings) for t in TOPICS], self.rng, repeats)
-        self.exporters = {name: Exporter(sorted(settings.symbols)) for name in SERVICES}
+        self.exporters = {name: Exporter(sorted(settings.symbols), arms=settings.bandit.arms) for name in SERVICES}
         self.lives: dict[str, Life] = {}
         self.folders: dict[str, Path] = {}
         self.residents: dict[str, Any] = {}
