@@ -169,6 +169,23 @@ def desk(settings: Settings) -> g.Dashboard:
                 "opened {{route}}": total(m.TRADES_OPENED_TOTAL, "route", window="1h", function="increase"),
                 "won {{route}}": total(m.TRADES_WON_TOTAL, "route", window="1h", function="increase")})),
         )),
+        Row("Rewards", 8, (
+            (8, stacked("Choices", "Orders a second, by the arm that shaped them",
+                        {"{{arm}}": total(m.BANDIT_CHOICES_TOTAL, "arm")}, "ops")),
+            (8, graph("Rewards", "Realised, summed by arm: the slope is the mean",
+                      {"{{arm}}": level(m.BANDIT_REWARD_SUM, "arm", how="sum")})),
+            (8, graph("Regret, estimated", "Given away against the best estimated mean of the moment, summed by arm",
+                      {"{{arm}}": level(m.BANDIT_REGRET_ESTIMATE, "arm", how="sum")})),
+            (8, graph("Attribution", "Rewards an hour by how their choice was found; outcomes that nobody is paid for", {
+                "{{mode}}": total(m.REWARD_MATCH_TOTAL, "mode", window="1h", function="increase"),
+                "missed: {{reason}}": total(m.REWARD_MATCH_MISS_TOTAL, "reason", window="1h", function="increase")})),
+            (8, graph("Waiting", "Choices without an outcome yet; those refused a place, and rows that were not used", {
+                "waiting": level(m.PENDING_SELECTIONS, how="sum"), "not used": level(m.BANDIT_REFUSED_ROWS, how="sum"),
+                "refused: {{reason}}": total(m.REWARD_PENDING_REFUSED_TOTAL, "reason", window="1h", function="increase")})),
+            (8, stacked("Learned", "Rewards an hour, by arm",
+                        {"{{arm}}": total(m.BANDIT_REWARDS_TOTAL, "arm", window="1h", function="increase")})),
+            (24, heat("Propensities", "How certain the draws were", m.BANDIT_PROPENSITY, "percentunit")),
+        )),
         Row("The model", 8, (
             (12, graph("Score distribution, active", "Rolling; a collapsing spread warns of calibration, the line is `tau_entry`", {
                 "{{stat}}": level(m.MODEL_SCORE_DISTRIBUTION, "stat"), "tau_entry": level(m.TAU_ENTRY_CURRENT, model="active"),
