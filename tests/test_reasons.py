@@ -14,7 +14,8 @@ PAGE = (ROOT / "docs" / "reasons.md").read_text()
 CODES = {name: value for name, value in vars(reasons).items()
          if name.isupper() and isinstance(value, str) and value not in reasons.SAYS}
 MOVED = {**dict.fromkeys(reasons.DECISIONS, m.DECISIONS_TOTAL), **dict.fromkeys(reasons.DROPS, m.DROPPED_TOTAL),
-         **dict.fromkeys(reasons.REFUSALS, m.ORDERS_REFUSED_TOTAL)}
+         **dict.fromkeys(reasons.REFUSALS, m.ORDERS_REFUSED_TOTAL),
+         **dict.fromkeys(reasons.UNPAID, m.REWARD_MATCH_MISS_TOTAL), reasons.PENDING_FULL: m.REWARD_PENDING_REFUSED_TOTAL}
 
 
 def test_every_constant_is_one_row_of_the_table_and_no_row_is_without_one():
@@ -39,7 +40,7 @@ def test_a_code_has_a_sayer_a_meaning_settings_that_exist_a_label_and_a_line(row
 def test_a_yes_is_no_drop_and_what_the_venue_says_drops_no_signal():
     assert not set(reasons.ALLOWED) & set(reasons.DROPS)
     assert not set(reasons.REFUSALS) & set(reasons.DROPS)
-    assert set(reasons.ALLOWED) | set(reasons.DROPS) | set(reasons.REFUSALS) == set(CODES.values())
+    assert set(reasons.ALLOWED) | set(reasons.DROPS) | set(reasons.REFUSALS) | set(reasons.UNPAID) == set(CODES.values())
 
 
 class Counts(dict):
