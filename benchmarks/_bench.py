@@ -1,12 +1,13 @@
 """What the benchmarks of the route share: processes that end with the block, a model that lets every candidate in, and quantiles."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -14,6 +15,9 @@ from urllib.request import urlopen
 import numpy as np
 
 from config import settings as config
+from store.archive import ArchiveError
+from store.database import LedgerError
+from store.recorded import RecordingError
 from store.registry import Registry
 
 GRACE_S = 15.0
@@ -84,6 +88,18 @@ def open_model(models: Path, to: Path) -> Path:
                  "2026-01-05T00:00:00Z", "for a benchmark")
     registry.promote("open", "active")
     return to
+
+
+def told(main: Callable[..., int]) -> Callable[..., int]:
+    """For a benchmark's `main`: a ledger, a recording or an archive that is not there is one line on stderr and status 2."""
+    @functools.wraps(main)
+    def run(*args, **more) -> int:
+        try:
+            return main(*args, **more)
+        except (LedgerError, RecordingError, ArchiveError) as error:
+            print(f"{Path(sys.modules[main.__module__].__file__ or '').stem}: {error}", file=sys.stderr)
+            return 2
+    return run
 
 
 def quantiles(values: np.ndarray, *wanted: float) -> list[float]:

@@ -26,12 +26,13 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from benchmarks._bench import open_model
+from benchmarks._bench import open_model, told
 from benchmarks.stream import free_port
 from config import settings as config
 from config.settings import Settings
 from engine.facts import cut
 from engine.market.simulator import Simulator
+from scripts._arguments import ended, filled, natural, positive
 from store import archive, importers, tables
 from store.audit import rerun
 from store.closed import Closed, Digests, frames_of
@@ -190,7 +191,7 @@ def through(running: Route, road: str, victim: str = "", kills: int = 0, usual: 
 
 def rows(settings: Settings, market: str, events: int, kills: int, kafka: broker.Broker, folder: Path, models: Path) -> Iterator[Row]:
     """Every road of one market."""
-    root = folder / f"{market}-archive"
+    root = folder / f"{Path(market).name}-archive"
     symbols = excerpt(settings, market, events, root)
     for size in FRAMES:
         yield closed(settings, root, symbols, size)
@@ -203,14 +204,18 @@ def rows(settings: Settings, market: str, events: int, kills: int, kafka: broker
         yield row
 
 
+@told
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.determinism", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("markets", nargs="*", default=["sim"], help="sim, or recordings by name (default sim)")
-    parser.add_argument("--events", type=int, default=40_000, help="of each symbol, the first ones (default 40,000)")
-    parser.add_argument("--kills", type=int, default=3, help="of the signal worker, and of the desk (default 3)")
+    parser.add_argument("markets", type=filled, nargs="*", default=["sim"], help="sim, or recordings by name (default sim)")
+    parser.add_argument("--events", type=positive, default=40_000, help="of each symbol, the first ones (default 40,000)")
+    parser.add_argument("--kills", type=natural, default=3, help="of the signal worker, and of the desk (default 3)")
     args = parser.parse_args(argv)
+    for market in args.markets:
+        if market != "sim" and not Path(market).is_dir():
+            importers.parse(market)
     given = config.load()
     folder = Path(tempfile.mkdtemp(prefix="sluice-determinism-"))
     models = open_model(given.folder("models"), folder / "models")
@@ -237,4 +242,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -29,6 +29,7 @@ from benchmarks.replay import produced
 from config import settings as config
 from engine.facts import Frame, Market
 from engine.market.simulator import Simulator
+from scripts._arguments import ended, filled, positive
 from store.closed import Closed
 from store.ledger import Ledger
 from store.palette import ACCENT, MUTED, TEMPLATE
@@ -73,7 +74,9 @@ def lived(settings: config.Settings, scorer: Scorer, events: int, frame: int) ->
     closed = Closed(settings, scorer, {SYMBOL: market(settings, events, frame)})
     consumed: list = []
     outs: list = []
-    orders, at, tenths, memory = 0, 0, [], []
+    orders, at = 0, 0
+    tenths: list[float] = []
+    memory: list[float] = []
     with tempfile.TemporaryDirectory() as folder, Ledger(f"sqlite:///{folder}/ledger.db", "risk") as ledger:
         began = time.process_time()
         for _, fact, said in closed:
@@ -84,7 +87,8 @@ def lived(settings: config.Settings, scorer: Scorer, events: int, frame: int) ->
                 records = produced(SYMBOL, outs)
                 orders += sum(len(r.orders) for r in records if hasattr(r, "orders"))
                 ledger.acknowledge(ledger.commit(closed.desk.state.now_ms, consumed, records, {}))
-                consumed.clear(), outs.clear()
+                consumed.clear()
+                outs.clear()
                 if (fact.seq + fact.n) * TENTHS // events > len(tenths):
                     tenths.append(time.process_time() - began)
                     memory.append(resident_mb())
@@ -136,14 +140,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--most", type=int, default=3_200_000, help="events of the longest run (default 3,200,000)")
-    parser.add_argument("--events", type=int, default=256, help="events a frame (default 256)")
-    parser.add_argument("--models", help="registry folder (default paths.models)")
+    parser.add_argument("--most", type=positive, default=3_200_000, help="events of the longest run (default 3,200,000)")
+    parser.add_argument("--events", type=positive, default=256, help="events a frame (default 256)")
+    parser.add_argument("--models", type=filled, help="registry folder (default paths.models)")
     parser.add_argument("--plot", type=Path, help="writes the figure: one self-contained HTML page")
     args = parser.parse_args(argv)
     sizes = sizes_upto(args.most)
     if len(sizes) < 3:
         parser.error(f"--most: {args.most} leaves {len(sizes)} sizes; a slope needs three, so at least 10000")
+    if args.plot and (args.plot.is_dir() or not args.plot.absolute().parent.is_dir()):
+        parser.error(f"--plot {args.plot}: a file in a folder that is there was expected")
     models = args.models or str(config.load().folder("models"))
     if Scorer.load(Path(models), "active") is None:
         raise SystemExit(f"no active model under {models}/registry: python -m flows.train makes, registers and promotes a first one")
@@ -169,4 +175,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._bench import told
 from engine import reasons
 from engine.facts import (
     ACCEPTED,
@@ -34,6 +35,7 @@ from engine.facts import (
     ScoredBatch,
 )
 from engine.scoring.features import FEATURES, SCHEMA_HASH
+from scripts._arguments import ended, number, positive
 from store.copying import copy_ledger
 from store.ledger import Ledger
 from store.projections import Projector
@@ -42,6 +44,7 @@ from store.why import why
 
 T0 = 1_767_690_000_000
 BOOKS, SCORES = 200, 10     # in a transaction: a frame's books, and its candidates
+LEAST = 10               # transactions, among them two orders, of which one is answered
 EVERY = 5                   # one order in so many transactions
 FACTS = 2 * SCORES + 3      # in a transaction, at the least
 
@@ -123,13 +126,15 @@ def measure(url: str, transactions: int, folder: str) -> None:
     print(f"backup    {heads['risk'][0] / copied:,.0f} records/s, {tally.size / copied / 1e6:,.0f} MB/s")
 
 
+@told
 def main(argv: list[str] | None = None) -> int:
     """Measures; the database must be new."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ledger", help="the URL of an empty database; default: SQLite in a temporary folder")
-    parser.add_argument("--transactions", type=int, default=10_000)
-    parser.add_argument("--facts", type=int, help="as many transactions as hold these facts")
+    parser.add_argument("--transactions", type=number(int, LEAST, most=10**9), default=10_000,
+                        help=f"how many, at least {LEAST} (default 10,000)")
+    parser.add_argument("--facts", type=positive, help="as many transactions as hold these facts")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         measure(args.ledger or f"sqlite:///{folder}/ledger.db", -(-args.facts // FACTS) if args.facts else args.transactions, folder)
@@ -137,4 +142,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

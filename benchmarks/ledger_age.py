@@ -16,11 +16,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks._bench import told
 from benchmarks.ledger import T0, timed
 from config import settings as config
 from engine.facts import BUY, DEPTH, Candidate, Frame, Scored, ScoredBatch, candidate_id, frame_of, market_of
 from engine.scoring.features import FEATURES, SCHEMA_HASH
 from engine.telemetry import Telemetry
+from scripts._arguments import ended, positive
 from store.audit import Auditor
 from store.ledger import Ledger
 from store.projections import Projector
@@ -108,12 +110,14 @@ def measure(url: str, ages: list[int], settings: config.Settings) -> None:
               f"{ms(lambda: Auditor(url, settings)):>5.1f} ms", flush=True)
 
 
+@told
 def main(argv: list[str] | None = None) -> int:
     """Measures; the database must be new."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger_age", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ledger", help="the URL of an empty database; default: SQLite in a temporary folder")
-    parser.add_argument("--ages", type=int, nargs="+", default=list(AGES), metavar="ENTRIES")
+    parser.add_argument("--ages", type=positive, nargs="+", default=list(AGES), metavar="ENTRIES",
+                        help=f"at which it is restarted (default {' '.join(map(str, AGES))})")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         measure(args.ledger or f"sqlite:///{Path(folder)}/ledger.db", args.ages, config.load(env={}))
@@ -121,4 +125,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -17,9 +17,11 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from benchmarks._bench import told
 from config import settings as config
 from engine.facts import Approved, Cancel, Dropped, DroppedBatch, Market, Order, Outcome, Outcomes
 from engine.scoring.signals import SignalEngine
+from scripts._arguments import ended, filled, natural, positive
 from store import archive, importers
 from store.closed import Closed, frames_of, scored_by
 from store.ledger import Ledger
@@ -143,16 +145,17 @@ def plain(settings: config.Settings, scorer: Scorer, root: Path, symbol: str, ev
             "processor_s": time.process_time() - used, "trades": trades}
 
 
+@told
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("market", help="a recording's name or folder, or an archive")
-    parser.add_argument("--models", help="registry folder (default paths.models)")
-    parser.add_argument("--events", type=int, default=256, help="events a frame (default 256)")
-    parser.add_argument("--limit", type=int, default=0, help="only the first N events")
+    parser.add_argument("market", type=filled, help="a recording's name or folder, or an archive")
+    parser.add_argument("--models", type=filled, help="registry folder (default paths.models)")
+    parser.add_argument("--events", type=positive, default=256, help="events a frame (default 256)")
+    parser.add_argument("--limit", type=natural, default=0, help="only the first N events")
     parser.add_argument("--sparse", action="store_true", help="about one candidate in ten events")
-    parser.add_argument("--runs", type=int, default=3, help="repetitions; the median is printed (default 3)")
+    parser.add_argument("--runs", type=positive, default=3, help="repetitions; the median is printed (default 3)")
     args = parser.parse_args(argv)
     settings = config.load()
     if args.sparse:
@@ -188,4 +191,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

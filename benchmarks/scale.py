@@ -25,11 +25,13 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks._bench import told
 from config import settings as config
 from config.settings import Settings
 from engine.facts import Candidate, Frame, Scored
 from engine.market.simulator import Simulator
 from engine.scoring.signals import SignalEngine
+from scripts._arguments import ended, filled, positive
 from store import archive, bus, importers
 from store.closed import scored_by
 from store.scorer import Scorer
@@ -248,12 +250,13 @@ def lived(workers: Workers, frames: list[Frame], count: int, accident: bool) -> 
     return out, time.monotonic() - began, silent
 
 
+@told
 def main(argv: list[str] | None = None) -> int:
     """Prints a row a life; 1 where a digest differs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recording", nargs="?", help="a recording by name or path; else a simulated market")
-    parser.add_argument("--events", type=int, default=200_000, help="of each symbol (default 200,000)")
+    parser.add_argument("recording", type=filled, nargs="?", help="a recording by name or path; else a simulated market")
+    parser.add_argument("--events", type=positive, default=200_000, help="of each symbol (default 200,000)")
     args = parser.parse_args(argv)
     settings, folder = config.load(), Path(tempfile.mkdtemp(prefix="sluice-scale-"))
     if args.recording:
@@ -290,4 +293,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

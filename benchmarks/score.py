@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks._bench import quantiles
 from config import settings as config
 from engine.scoring.calibration import platt
+from scripts._arguments import ended, seconds
 from store.scorer import Scorer
 
 SIZES = (1, 16, 64, 256, 1024)
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m benchmarks.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", type=Path, help="registry folder (default paths.models)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each figure (default 1)")
+    parser.add_argument("--seconds", type=seconds, default=1.0, help="for each figure (default 1)")
     args = parser.parse_args(argv)
     scorer = Scorer.load(args.models or config.load().folder("models"), "active")
     if scorer is None:
@@ -72,4 +73,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

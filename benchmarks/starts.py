@@ -23,6 +23,7 @@ from benchmarks._bench import counted, open_model, quantiles, running, until
 from benchmarks.stream import OPEN, market_file
 from config import settings as config
 from engine.metrics import STAGES
+from scripts._arguments import ended, natural
 from streams import broker
 from streams.broker import free_port
 
@@ -113,8 +114,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.starts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=5, help="of the risk service (default 5)")
-    parser.add_argument("--brokers", type=int, default=3, help="starts of a broker (default 3)")
+    parser.add_argument("--kills", type=natural, default=5, help="of the risk service (default 5)")
+    parser.add_argument("--brokers", type=natural, default=3, help="starts of a broker (default 3)")
     args = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="sluice-starts-"))
     try:
@@ -129,4 +130,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

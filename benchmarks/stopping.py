@@ -23,6 +23,7 @@ from urllib.request import urlopen
 
 from config import settings as config
 from engine.metrics import SERVICE_READY, STAGES
+from scripts._arguments import ended, number
 from streams import broker
 from streams.broker import free_port
 
@@ -250,14 +251,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.stopping", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="situations whose name contains this")
-    parser.add_argument("--speed", default="60", help="of the simulated market (default 60)")
+    parser.add_argument("--only", default="", metavar="TEXT", help=f"situations whose name contains this: {'; '.join(SITUATIONS)}")
+    parser.add_argument("--speed", type=number(float, 0, above=True, most=1e6), default="60", help="of the simulated market (default 60)")
     args = parser.parse_args(argv)
-    for name, situation in SITUATIONS.items():
-        if args.only not in name:
-            continue
+    chosen = {name: situation for name, situation in SITUATIONS.items() if args.only in name}
+    if not chosen:
+        parser.error(f"--only {args.only!r}: in no name of these: {'; '.join(SITUATIONS)}")
+    for name, situation in chosen.items():
         folder = Path(tempfile.mkdtemp(prefix="sluice-stopping-"))
-        stack = Stack(folder, args.speed)
+        stack = Stack(folder, f"{args.speed:g}")
         try:
             stack.kafka = broker.start(folder / "kafka")
             situation(stack)
@@ -271,4 +273,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -31,6 +31,7 @@ import numpy as np
 from benchmarks import _carry
 from benchmarks._bench import counted, cpu_s, open_model, quantiles, running, until
 from config import settings as config
+from scripts._arguments import ended, number, positive, seconds, several, some_seconds
 from streams import broker
 from streams.broker import free_port
 
@@ -153,18 +154,22 @@ def paced(folder: Path, kafka: broker.Broker, base: dict[str, str], warm: float,
           f"exchange {run.cpu['exchange']:.2f}", flush=True)
 
 
+RATE = number(float, 0, above=True, most=1e6)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.stream", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=("latency", "carry", "paced"), help="one of the three (default all)")
-    parser.add_argument("--rates", default="100,1000,5000", help="market events a second (default 100,1000,5000)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="measured at each rate (default 20)")
-    parser.add_argument("--warm", type=float, default=8.0, help="left out before (default 8)")
-    parser.add_argument("--workers", default="1,2", help="processes of features and scores, each with a symbol of its own (default 1,2)")
-    parser.add_argument("--sizes", default="200,1000", help="events a frame (default 200,1000)")
-    parser.add_argument("--events", type=int, default=400_000, help="carried for each worker (default 400,000)")
-    parser.add_argument("--plain", type=int, default=10_000, help="events of the alternative (default 10,000)")
+    parser.add_argument("--rates", type=several(RATE), default="100,1000,5000", help="market events a second (default 100,1000,5000)")
+    parser.add_argument("--seconds", type=seconds, default=20.0, help="measured at each rate (default 20)")
+    parser.add_argument("--warm", type=some_seconds, default=8.0, help="left out before (default 8)")
+    parser.add_argument("--workers", type=several(positive), default="1,2",
+                        help="processes of features and scores, each with a symbol of its own (default 1,2)")
+    parser.add_argument("--sizes", type=several(positive), default="200,1000", help="events a frame (default 200,1000)")
+    parser.add_argument("--events", type=positive, default=400_000, help="carried for each worker (default 400,000)")
+    parser.add_argument("--plain", type=positive, default=10_000, help="events of the alternative (default 10,000)")
     args = parser.parse_args(argv)
     settings = config.load()
     folder = Path(tempfile.mkdtemp(prefix="sluice-stream-"))
@@ -173,10 +178,9 @@ def main(argv: list[str] | None = None) -> int:
         with broker.start(folder / "kafka") as kafka:
             base = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": kafka.address, "SLUICE_LOG_LEVEL": "ERROR"}
             if args.only in (None, "latency"):
-                latency(folder, kafka, base, [float(rate) for rate in args.rates.split(",")], args.warm, args.seconds)
+                latency(folder, kafka, base, args.rates, args.warm, args.seconds)
             if args.only in (None, "carry"):
-                carry(folder, base, [int(n) for n in args.workers.split(",")], [int(n) for n in args.sizes.split(",")], args.events,
-                      args.plain)
+                carry(folder, base, args.workers, args.sizes, args.events, args.plain)
             if args.only in (None, "paced"):
                 paced(folder, kafka, base, args.warm, args.seconds)
     finally:
@@ -185,4 +189,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

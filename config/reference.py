@@ -9,9 +9,10 @@ from pathlib import Path
 import yaml
 from msgspec import Meta, Struct
 
-from config.settings import DEFAULT, SYMBOLS, VARIABLE, Settings
+from config.settings import DEFAULT, MARKET, SYMBOLS, VARIABLE, Settings
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s][^#]*?))?(?: +# ?(?P<why>.*))?$")
+BY_SYMBOL = {"symbols": SYMBOLS, "market": MARKET}
 KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
 
@@ -92,12 +93,22 @@ def table(rows: list[Key]) -> list[str]:
     return lines
 
 
-def instruments(kind: type[Struct]) -> list[str]:
-    """The symbols as rows, what is said of each as columns."""
+def open_keys(name: str, hint, said: dict[str, tuple[str, str]]) -> list[Key]:
+    """The keys of a section whose names are not fixed (a mapping of plain values): those that the YAML has."""
+    found = []
+    for path, (value, why) in said.items():
+        if path.startswith(f"{name}."):
+            variable = VARIABLE.fullmatch(value)
+            found.append(Key(path, variable[1] if variable else "", (variable[2] or "") if variable else value, kind_of(hint), why))
+    return found
+
+
+def instruments(kind: type[Struct], path: Path) -> list[str]:
+    """The symbols of a file as rows, what is said of each as columns."""
     hints = typing.get_type_hints(kind, include_extras=True)
     lines = [f"| symbol | {' | '.join(f'`{h}`' for h in hints)} |", "|---" * (len(hints) + 1) + "|",
              f"| *what may stand there* | {' | '.join(cell(kind_of(h)) for h in hints.values())} |"]
-    for symbol, said in yaml.safe_load(SYMBOLS.read_text()).items():
+    for symbol, said in yaml.safe_load(path.read_text()).items():
         lines.append(f"| `{symbol}` | {' | '.join(cell(str(said.get(h, ''))) for h in hints)} |")
     return lines
 
@@ -112,8 +123,13 @@ def markdown() -> str:
     top = []
     for name, hint in typing.get_type_hints(Settings, include_extras=True).items():
         if typing.get_origin(hint) is dict:
-            one = typing.get_args(hint)[1]
-            out += [f"## {name}", "", f"In `config/symbols.yaml`, a mapping for each symbol. {sentence(one)}", "", *instruments(one), ""]
+            one, (_, why) = typing.get_args(hint)[1], said.get(name, ("", ""))
+            if name in BY_SYMBOL:
+                path = BY_SYMBOL[name]
+                out += [f"## {name}", "", f"In `config/{path.name}`, a mapping for each symbol. {sentence(one)}", "",
+                        *instruments(one, path), ""]
+            else:
+                out += [f"## {name}", "", f"A mapping: {why}.", "", *table(open_keys(name, one, said)), ""]
         elif isinstance(hint, type) and issubclass(hint, Struct):
             source = said.get(name, ("", ""))[1]
             out += [f"## {name}", "", sentence(hint) + (f" ({source})" if source else ""), "", *table(list(keys(hint, name, said))), ""]

@@ -15,18 +15,19 @@ import pandas as pd
 
 from config import settings as config
 from engine.facts import Dropped, Fill, Order, Outcome, ScoredBatch
+from scripts._arguments import ended, filled, positive
 from store import disk, importers
 from store.archive import ArchiveError
 from store.closed import Closed, Digests, frames_of
 from store.scorer import Scorer
 
 
-def when(text: str | None) -> int | None:
-    """An ISO time (UTC) as ms; `SystemExit` for what is none."""
+def when(text: str) -> int:
+    """An ISO time (UTC) as ms; for argparse."""
     try:
-        return None if text is None else int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+        return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
-        raise SystemExit(f"--start, --end: {text!r} is not a time like 2026-01-06T14:00") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 2026-01-06T14:00") from None
 
 
 def arguments(doc: str, prog: str) -> argparse.ArgumentParser:
@@ -35,14 +36,14 @@ def arguments(doc: str, prog: str) -> argparse.ArgumentParser:
         prog=f"python -m scripts.{prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("market", nargs="?", default="", help="a recording's name or folder, or an archive (default: data/archive)")
-    parser.add_argument("--symbols", help="comma-separated (default: all of the archive)")
-    parser.add_argument("--start", help="first market time, ISO, UTC")
-    parser.add_argument("--end", help="last market time, ISO, UTC")
-    parser.add_argument("--frame-events", type=int, help="events a frame; changes no decision (default frames.max_events)")
+    parser.add_argument("--symbols", type=filled, help="comma-separated (default: all of the archive)")
+    parser.add_argument("--start", type=when, help="first market time, ISO, UTC")
+    parser.add_argument("--end", type=when, help="last market time, ISO, UTC")
+    parser.add_argument("--frame-events", type=positive, help="events a frame; changes no decision (default frames.max_events)")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml; may be given again")
-    parser.add_argument("--models", help="registry folder (default paths.models)")
+    parser.add_argument("--models", type=filled, help="registry folder (default paths.models)")
     parser.add_argument(
-        "--session", default="arch", help="the market session, which is part of every id (default arch; live runs: s1, s2 …)"
+        "--session", type=filled, default="arch", help="the market session, which is part of every id (default arch; live runs: s1, s2 …)"
     )
     return parser
 
@@ -64,7 +65,7 @@ def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settin
     missing = sorted(set(wanted) - set(symbols))
     if missing:
         raise SystemExit(f"--symbols: {', '.join(missing)} not in {root}, which has {', '.join(symbols)}")
-    frames = frames_of(root, wanted, args.frame_events or settings.frames.max_events, args.session, when(args.start), when(args.end))
+    frames = frames_of(root, wanted, args.frame_events or settings.frames.max_events, args.session, args.start, args.end)
     return settings, Closed(settings, scorer, frames, args.session, finish=finish)
 
 
@@ -134,4 +135,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from config import settings as config
+from scripts._arguments import ended
 from store import disk
 from store.backup import BackupError, backup, check, default_place
 from store.database import LedgerError
@@ -49,4 +50,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -16,6 +16,7 @@ import config.reference
 import config.refusals
 import grafana.build
 from config.settings import ROOT, Settings, load
+from scripts._arguments import ended
 
 
 def files(settings: Settings) -> dict[Path, str]:
@@ -50,4 +51,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

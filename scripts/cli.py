@@ -13,6 +13,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from scripts._arguments import ended
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"scripts": "commands", "streams": "services", "flows": "flows"}
 BASH = """_sluice() {
@@ -94,4 +96,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

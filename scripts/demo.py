@@ -27,6 +27,7 @@ from config.settings import ROOT, Settings, load
 from config.where import said
 from engine import metrics as m
 from scripts import _vitals as vitals
+from scripts._arguments import ended, some_seconds
 from scripts._children import Crew, Fell, Part, Running, listens
 from store import bus, disk
 from store.registry import Registry
@@ -285,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m scripts.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--desk-only", action="store_true", help="no Prefect server, no console, no Prometheus")
     parser.add_argument("--until-fill", action="store_true", help="stop at the first fill; exit 1 where none came")
-    parser.add_argument("--duration", type=float, default=0, metavar="S", help="stop after so many seconds (default: never)")
+    parser.add_argument("--duration", type=some_seconds, default=0, metavar="S", help="stop after so many seconds (default: never)")
     args = parser.parse_args(argv)
     console = Console(soft_wrap=True)
     settings, env = configured(dict(os.environ))
@@ -313,4 +314,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -22,6 +22,7 @@ from config.settings import Settings, load
 from engine.facts import Frame, join
 from engine.market.fitting import BANDS, FREE, SOURCES, cadence, compared, distance, measured, off, search, simulated
 from engine.settings import MarketModel
+from scripts._arguments import ended, hours, natural
 from store import archive, disk
 from store.archive import ArchiveError
 from store.importers import RecordingError, open_recording
@@ -35,16 +36,18 @@ def main(argv: list[str] | None = None) -> int:
     """0 when the table stands, 1 when a recording cannot be read, 2 for arguments that do not go together."""
     p = argparse.ArgumentParser(prog="fit_market", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--symbols", default=",".join(SOURCES), help="comma-separated; default: all that have a recording")
-    p.add_argument("--rounds", type=int, default=0, help="of the search; 0 only compares")
-    p.add_argument("--hours", type=float, default=4.0, help="simulated for each comparison, for each of two seeds")
+    p.add_argument("--rounds", type=natural, default=0, help="of the search; 0 only compares")
+    p.add_argument("--hours", type=hours, default=4.0, help="simulated for each comparison, for each of two seeds")
     p.add_argument("--to", type=Path, metavar="FILE", help="write the new parameters as YAML for --config")
     p.add_argument("--config", action="append", default=[], metavar="FILE", help="settings over the defaults")
     args = p.parse_args(argv)
     settings = load(*args.config)
     symbols = [s for s in args.symbols.split(",") if s]
     unknown = [s for s in symbols if s not in SOURCES or s not in settings.market]
-    if unknown or args.hours <= 0:
-        p.error(f"--symbols {','.join(unknown)}: known are {', '.join(SOURCES)}" if unknown else f"--hours {args.hours}: must be above 0")
+    if unknown or not symbols:
+        p.error(f"--symbols {','.join(unknown)}: known are {', '.join(SOURCES)}")
+    if args.to and (args.to.is_dir() or not args.to.absolute().parent.is_dir()):
+        p.error(f"--to {args.to}: a file in a folder that is there was expected")
     console, fitted = Console(width=None if sys.stdout.isatty() else 150), {}
     for symbol in symbols:
         try:
@@ -111,4 +114,4 @@ def facts(title: str, columns: dict[str, dict[str, float]], wanted: dict[str, fl
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

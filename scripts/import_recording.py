@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings import load
+from scripts._arguments import ended
 from store import disk, importers
 from store.archive import ArchiveError
 from store.importers import Imported, RecordingError
@@ -92,4 +93,4 @@ def share(n: int, i: Imported, of: str = "events") -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

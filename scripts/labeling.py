@@ -9,6 +9,7 @@ from pathlib import Path
 
 from config import settings as config
 from flows.train import REFUSED
+from scripts._arguments import ended
 from store import dataset, disk, pipeline
 
 
@@ -39,4 +40,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

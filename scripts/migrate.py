@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from config import settings as config
+from scripts._arguments import ended
 from store.database import LedgerError, connect, naming, reading, shown
 from store.ledger import ledger_url
 from store.revisions import REVISIONS, applied, migrate
@@ -38,4 +39,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

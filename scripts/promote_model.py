@@ -9,6 +9,7 @@ import sys
 
 from config import settings as config
 from engine.scoring.features import SCHEMA_HASH
+from scripts._arguments import ended
 from store import disk
 from store.registry import SLOTS, Registry, RegistryError
 
@@ -40,4 +41,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

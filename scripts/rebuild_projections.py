@@ -8,6 +8,7 @@ import sys
 import time
 
 from config import settings as config
+from scripts._arguments import ended
 from store.database import LedgerError, connect, shown
 from store.ledger import ledger_url
 from store.projections import Projector
@@ -37,4 +38,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

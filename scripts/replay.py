@@ -13,6 +13,7 @@ import time
 import msgspec
 
 from config import settings as config
+from scripts._arguments import ended
 from scripts.backtest import arguments, opened
 from store.archive import ArchiveError
 from store.audit import rerun
@@ -62,4 +63,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

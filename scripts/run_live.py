@@ -11,6 +11,7 @@ import os
 from config import settings as config
 from engine.metrics import STAGES
 from engine.scoring.signals import warm
+from scripts._arguments import ended, port
 from streams.service import launch
 from streams.worker import setup_logging
 
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m scripts.run_live", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--symbols", help="comma-separated; overrides exchange.symbols")
-    parser.add_argument("--metrics-port", type=int, help="Prometheus metrics of all services (default ports.metrics)")
+    parser.add_argument("--metrics-port", type=port, help="Prometheus metrics of all services (default ports.metrics)")
     parser.add_argument("--services", default=",".join(STAGES), help=f"which of {', '.join(STAGES)} (default all)")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml; may be given again")
     args = parser.parse_args(argv)
@@ -39,4 +40,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

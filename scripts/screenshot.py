@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from config import settings
+from scripts._arguments import ended, positive
 from store import disk
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
@@ -55,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--page", default="desk", choices=("desk", "decisions", "order", "models"), help="which; default: %(default)s")
     parser.add_argument("--out", type=Path, default=settings.ROOT / "docs" / "images" / "console.png", help="the PNG to write")
     parser.add_argument("--url", help="where the console is; default: the configured port of this machine")
-    parser.add_argument("--width", type=int, default=1600)
-    parser.add_argument("--height", type=int, default=1000)
+    parser.add_argument("--width", type=positive, default=1600, help="of the window in pixels; default: %(default)s")
+    parser.add_argument("--height", type=positive, default=1000, help="of the window in pixels; default: %(default)s")
     parser.add_argument("--whole", action="store_true", help="the whole page, not only what fits the window")
     args = parser.parse_args(argv)
     if chromium() is None:
@@ -77,4 +78,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from config.settings import load
 from engine.market.simulator import Simulator
+from scripts._arguments import ended, hours, whole
 from store import archive, disk
 from store.archive import ArchiveWriter
 
@@ -28,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     """0 when the archive stands, 1 when its place is taken, 2 for arguments that do not go together."""
     p = argparse.ArgumentParser(prog="simulate_market", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--symbols", default="", help="comma-separated; default: exchange.symbols")
-    p.add_argument("--hours", type=float, default=2.0, help="of market time; default 2")
-    p.add_argument("--seed", type=int, help="default: training.seed")
+    p.add_argument("--hours", type=hours, default=2.0, help="of market time; default 2")
+    p.add_argument("--seed", type=whole, help="default: training.seed")
     p.add_argument("--start", default="2026-01-05T00:00:00", help="market time of the first event (UTC); default 2026-01-05T00:00:00")
     p.add_argument("--to", type=Path, metavar="FOLDER", help="the archive to make; default data/archive/sim")
     p.add_argument("--force", action="store_true", help="replace the archive that is there")
@@ -42,8 +43,6 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [s for s in symbols if s not in settings.market]
     if unknown:
         p.error(f"--symbols {','.join(unknown)}: config/market.yaml has {', '.join(settings.market)}")
-    if not args.hours > 0:
-        p.error(f"--hours {args.hours}: must be above 0")
     try:
         start_ms = int(datetime.fromisoformat(args.start).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
@@ -82,4 +81,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

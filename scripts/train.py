@@ -15,6 +15,7 @@ from pathlib import Path
 
 from config import settings as config
 from flows.train import REFUSED, report
+from scripts._arguments import ended
 from store import disk
 from store.pipeline import train
 from store.registry import Registry
@@ -62,4 +63,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

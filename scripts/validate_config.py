@@ -12,6 +12,7 @@ import yaml
 
 from config.settings import ConfigError, Settings, load
 from config.where import variables
+from scripts._arguments import ended
 
 SECRET = ("password", "secret", "token", "url")
 
@@ -73,4 +74,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from config import settings as config
+from scripts._arguments import ended
 from store.database import LedgerError, shown
 from store.ledger import ledger_url
 from store.verify import Tally, verify
@@ -41,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     url = args.ledger or ledger_url(settings)
     tally, faults, began = Tally(), 0, time.perf_counter()
     try:
+        if args.anchors and not args.anchors.is_file():
+            parser.error(f"--anchors {args.anchors}: is no file")
         path = args.anchors or (None if args.ledger else anchors_path(settings))
         anchors, odd = noted(path) if path else ({}, 0)
         for writer, place in args.anchor:
@@ -65,4 +68,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import engine
+from scripts._arguments import ended
 
 
 def kernels() -> list[str]:
@@ -29,4 +30,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from config import settings as config
 from engine.facts import Cancel, Fill, Order, Outcome, Report
+from scripts._arguments import ended, filled
 from store.database import LedgerError
 from store.ledger import ledger_url
 from store.why import Step, Story, UnknownOrder, features_of, refused, why
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the story; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.why", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("order_id", help="an order, decision or candidate id")
+    parser.add_argument("order_id", type=filled, help="an order, decision or candidate id")
     parser.add_argument("--ledger", help="sqlite:///path or postgresql+psycopg://…; default: the settings' ledger")
     parser.add_argument("--scan", action="store_true", help="believe no projection: read the chain from the entry on")
     parser.add_argument("--json", action="store_true", help="for programs: every field")
@@ -126,4 +127,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

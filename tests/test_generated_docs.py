@@ -4,6 +4,7 @@ import re
 import typing
 
 import pytest
+import yaml
 from msgspec import Meta, Struct
 
 import config.reference as reference
@@ -40,6 +41,8 @@ def leaves(value: Struct, at: str = "") -> dict[str, object]:
             out |= leaves(one, path)
         elif not isinstance(one, dict):
             out[path] = one
+        elif name not in reference.BY_SYMBOL:
+            out |= {f"{path}.{key}": plain for key, plain in one.items()}
     return out
 
 
@@ -79,6 +82,25 @@ def test_every_environment_name_on_the_page_moves_its_key():
 @pytest.mark.parametrize("symbol", SETTINGS.symbols)
 def test_every_symbol_is_on_the_page(symbol):
     assert f"| `{symbol}` |" in CONFIG
+
+
+@pytest.mark.parametrize("name, path", reference.BY_SYMBOL.items())
+def test_what_a_file_says_of_each_symbol_is_on_the_page(name, path):
+    section = CONFIG.split(f"## {name}\n")[1].split("\n## ")[0]
+    assert f"config/{path.name}" in section
+    for symbol, known in yaml.safe_load(path.read_text()).items():
+        [row] = [line for line in section.splitlines() if line.startswith(f"| `{symbol}` |")]
+        for value in known.values():
+            assert f"| {value} |" in row, (symbol, value)
+
+
+def test_a_mapping_of_plain_values_has_its_keys_with_their_environment_and_no_words_of_pythons_own():
+    section = CONFIG.split("## schedules\n")[1].split("\n## ")[0]
+    for key in SETTINGS.schedules:
+        assert f"| `schedules.{key}` | `SLUICE_CRON_" in section
+    for kind in (str, int, float, bool, list, dict):
+        words = " ".join((kind.__doc__ or "").split())[:40]
+        assert words not in CONFIG and words not in METRICS
 
 
 @pytest.mark.parametrize("hint, words", [

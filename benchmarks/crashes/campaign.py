@@ -10,8 +10,9 @@ from pathlib import Path
 
 import benchmarks.crashes as crashes
 from benchmarks.crashes import market, stack
-from benchmarks.crashes.points import EMPTY, SINGLE, UNPACED, Case, Ground, Result, all_of, base, cases, run
+from benchmarks.crashes.points import EMPTY, SINGLE, UNPACED, WAYS, Case, Ground, Result, all_of, base, cases, run
 from config.settings import load
+from scripts._arguments import natural, positive, seconds
 
 
 def say(text: str) -> None:
@@ -108,28 +109,48 @@ def real(folder: Path, deaths: int, seed: int, symbols: list[str], seconds: floa
     return bad
 
 
+def named(words: list[str], parser: argparse.ArgumentParser) -> Case:
+    """The case of `--case WAY SEED EDGE`; the parser's error where it is none."""
+    way = words[0]
+    if way not in WAYS:
+        parser.error(f"--case: {way!r} is not one of {', '.join(map(repr, WAYS))}")
+    try:
+        seed, edge = natural(words[1]), natural(words[2])
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--case: SEED or EDGE {error}")
+    return Case(way, seed, edge, edge) if way != SINGLE else Case(way, seed, edge)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.crashes", description=crashes.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=1000, help="deaths in one process, about (default 1000; 0: none)")
-    parser.add_argument("--real", type=int, default=50, help="SIGKILLs of processes of a running stack (default 50; 0: none)")
-    parser.add_argument("--real-seconds", type=float, default=14_400.0, help="how long their market is (default 14400)")
+    parser.add_argument("--points", type=natural, default=1000, help="deaths in one process, about (default 1000; 0: none)")
+    parser.add_argument("--real", type=natural, default=50, help="SIGKILLs of processes of a running stack (default 50; 0: none)")
+    parser.add_argument("--real-seconds", type=seconds, default=14_400.0, help="how long their market is (default 14400)")
     parser.add_argument("--real-symbols", default="BTCUSDT,ETHUSDT", help="of their market (default BTCUSDT,ETHUSDT)")
     parser.add_argument("--keep", type=Path, help="a folder for the real runs' logs and ledgers, kept")
-    parser.add_argument("--seed", type=int, default=1, help="of everything that is left to chance (default 1)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes for the first part (default 2)")
+    parser.add_argument("--seed", type=natural, default=1, help="of everything that is left to chance (default 1)")
+    parser.add_argument("--jobs", type=positive, default=2, help="processes for the first part (default 2)")
     parser.add_argument("--symbols", default="BTCUSDT", help="of the small market, by comma (default BTCUSDT)")
-    parser.add_argument("--seconds", type=float, default=45.0, help="how long the small market is (default 45)")
+    parser.add_argument("--seconds", type=seconds, default=45.0, help="how long the small market is (default 45)")
     parser.add_argument("--case", nargs=3, metavar=("WAY", "SEED", "EDGE"), help="one run again, as a fault names it")
     args = parser.parse_args(argv)
+    settings = load(env={})
+    for option, given in (("--symbols", args.symbols), ("--real-symbols", args.real_symbols)):
+        if unknown := [s for s in given.split(",") if s not in settings.market]:
+            parser.error(f"{option}: {', '.join(map(repr, unknown))} not in config/market.yaml, which has {', '.join(settings.market)}")
+    if args.keep and args.keep.exists() and not args.keep.is_dir():
+        parser.error(f"--keep {args.keep}: a folder was expected")
+    case = named(args.case, parser) if args.case else None
+    if not (case or args.points or args.real):
+        parser.error("--points 0 and --real 0 leave nothing to do")
     folder = Path(tempfile.mkdtemp(prefix="sluice-crashes-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
         bad = 0
-        if args.case or args.points:
+        if case or args.points:
             ground = Ground(folder, tuple(args.symbols.split(",")), args.seconds).make()
-        if args.case:
-            way, seed, edge = args.case[0], int(args.case[1]), int(args.case[2])
-            return again(ground, Case(way, seed, edge, edge) if way != SINGLE else Case(way, seed, edge))
+        if case:
+            return again(ground, case)
         if args.points:
             bad += in_process(ground, args.points, args.seed, args.jobs)
         if args.real:

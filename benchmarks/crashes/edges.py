@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 QUIET = ("SELECT", "PRAGMA", "CREATE", "EXPLAIN")
@@ -58,10 +58,10 @@ def verb(sql: str) -> str:
 class Cursor(sqlite3.Cursor):
     """A cursor whose statements are edges."""
 
-    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+    def execute(self, sql: str, *values: Any) -> Self:
         return around(sql, lambda: super(Cursor, self).execute(sql, *values))
 
-    def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+    def executemany(self, sql: str, *values: Any) -> Self:
         return around(sql, lambda: super(Cursor, self).executemany(sql, *values))
 
 

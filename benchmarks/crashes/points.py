@@ -21,6 +21,7 @@ from streams.topics import EXEC_OUTCOMES, SIG_APPROVED, SIG_DROPPED, named
 
 SINGLE, TOGETHER, SEQUENCE, UNPACED, EMPTY = "one death a run", "several at once", "sequences", "sequences, unpaced", "broker back empty"
 RAISING = "handlers raise"
+WAYS = (SINGLE, TOGETHER, SEQUENCE, UNPACED, EMPTY, RAISING)
 DEATHS = 6               # in a sequence, on average
 SHARE_RAISED = 0.05      # of the records that a handler is given, each at most once
 SNAPSHOT_EVERY = 40

@@ -266,7 +266,7 @@ class Town:
             if life := context.run(LIFE.get) if context else LIFE.get():
                 life.tasks = [*(t for t in life.tasks if not t.done()), task]
             return task
-        self.loop.set_task_factory(task_of)      # type: ignore[arg-type]
+        self.loop.set_task_factory(task_of)
         self.loop.set_exception_handler(lambda loop, context: None)
         Resident.town = self
         asyncio.set_event_loop(self.loop)

@@ -20,7 +20,7 @@ class Stalled(RuntimeError):
     """Nothing is ready, nothing waits for a time: whoever waits, waits for ever."""
 
 
-class _Jump(selectors.DefaultSelector):     # type: ignore[valid-type, misc]
+class _Jump(selectors.DefaultSelector):
     loop: "VirtualLoop"
 
     def select(self, timeout=None):
@@ -49,13 +49,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """What `time.time()` is here."""
         return EPOCH_S + self.now
 
-    async def create_server(self, protocol_factory, host=None, port=None, **_) -> Any:     # type: ignore[override]
+    async def create_server(self, protocol_factory, host=None, port=None, **_) -> Any:
         if (host, port) in self.servers:
             raise OSError(98, "Address already in use")
         self.servers[host, port] = server = Server(self, (host, port), protocol_factory)
         return server
 
-    async def create_connection(self, protocol_factory, host=None, port=None, **_) -> Any:     # type: ignore[override]
+    async def create_connection(self, protocol_factory, host=None, port=None, **_) -> Any:
         await asyncio.sleep(HOP_S)
         server = self.servers.get((host, port))
         if server is None:
@@ -98,7 +98,7 @@ class Wire(asyncio.Transport):
         self.coming: deque[bytes] = deque()
         self.paused = self.closed = self.lost = False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         if self.closed:
             return
         edge("line: before a message")
