@@ -11,6 +11,9 @@ from engine import reasons
 from engine.execution.reconcile import KINDS as MISMATCHES
 from engine.facts import CAUSES, STATUSES
 from engine.rewards.queue import MISSES, MODES, REFUSALS
+from engine.sizing.caps import NAMES as CAPS
+from engine.sizing.collateral import SOURCES as PRICE_SOURCES
+from engine.sizing.risk import FACTORS
 
 SYMBOL = ("*",)  # filled with the configured symbols when the exporter starts
 SERVICES = ("exchange", "collector", "signal_engine", "ai_scorer", "risk", "executor", "supervisor", "api")
@@ -117,6 +120,17 @@ SCHEMA_MISMATCH_TOTAL = counter("parquet_schema_version_mismatch_total", "Data o
 # the desk
 DECISIONS_TOTAL = counter("policy_decisions_total", "Entry decisions by S4's code", decision=reasons.DECISIONS)
 DROPPED_TOTAL = counter("signals_dropped_total", "Scored signals refused", reason=reasons.DROPS)
+SIZING_CAP_LIMIT_TOTAL = counter("policy_sizing_cap_limit_total", "Sizings by the cap that limited them; arm_cap: none did", cap=CAPS)
+SIZING_PRICE_SOURCE_TOTAL = counter(
+    "policy_sizing_sol_price_source_total", "Sizings by where the price of the collateral came from; missing: no USD cap",
+    source=PRICE_SOURCES,
+)
+SIZING_RISK_MULTIPLIER = gauge("policy_sizing_risk_multiplier", "What risk left of the last size; 1 where it is off or took nothing")
+SIZING_RISK_MULTIPLIER_SEEN = histogram(
+    "policy_sizing_risk_multiplier_seen", "What risk left of each size", (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+)
+SIZING_RISK_SCALED_TOTAL = counter("policy_sizing_risk_scaled_total", "Sizings that a risk factor reduced", factor=FACTORS)
+PLAN_NOTIONAL_USD_TOTAL = counter("policy_plan_notional_usd_total", "Notional of the planned entries", symbol=SYMBOL)
 ORDERS_TOTAL = counter("orders_total", "Orders sent", cause=CAUSES)
 TRADES_OPENED_TOTAL = counter("trades_opened_total", "Entries whose first fill came", route=ROUTES)
 TRADES_WON_TOTAL = counter("trades_won_total", "Entries closed with a net profit", route=ROUTES)

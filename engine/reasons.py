@@ -30,6 +30,8 @@ PORTFOLIO_UNREADABLE = "portfolio_unreadable"
 # size and ladder
 QTY_ZERO = "qty_zero"
 BELOW_MINIMUM = "below_exchange_minimum"
+NO_AVAILABLE_SIZE = "no_available_size"
+RISK_SCALED_ZERO = "risk_scaled_zero"
 LOW_FILL_PROBABILITY = "low_fill_probability"
 
 # admission
@@ -123,6 +125,9 @@ TABLE = (
     Reason(PORTFOLIO_UNREADABLE, DESK, "the account cannot be read"),
     Reason(QTY_ZERO, SIZE, "what may be bought rounds down to no lot"),
     Reason(BELOW_MINIMUM, SIZE, "below the venue's smallest quantity or value; dropped, never lifted"),
+    Reason(NO_AVAILABLE_SIZE, SIZE, "a cap of the sizing table leaves nothing", ("sizing.caps",)),
+    Reason(RISK_SCALED_ZERO, SIZE, "what risk leaves is less than a lot, or than the venue takes",
+           ("features.constrainedRiskScaling", "sizing.risk")),
     Reason(LOW_FILL_PROBABILITY, SIZE, "no level of the ladder is likely enough to be filled", ("ladder.min_fill_probability",)),
     Reason(WARM_UP, ADMISSION, "the symbol's market is too young, or had a gap", ("warmup.enabled", "warmup.seconds")),
     Reason(BACKPRESSURE, ADMISSION, "more is waiting than may wait, and the mode is to drop",

@@ -55,13 +55,60 @@ class DeskSettings(Struct, frozen=True):
     cancel_timeout_ms: Many
 
 
+class SizeCaps(Struct, frozen=True):
+    """S0's caps under its own names; what was SOL there is USD of margin here, what was a pool's liquidity is the visible book's.
+
+    `perNameCapMaxUsd`, `dailySpendCapPct`, `dailySpendCapUsd`, `perMintCapUsd`: 0 is no cap.
+    """
+    perNameCapFraction: NonNegative
+    perNameCapMaxUsd: NonNegative
+    lpImpactCapFraction: NonNegative
+    flowCapFraction: NonNegative
+    flowTradesPer5m: NonNegative
+    flowCapMinUsd: NonNegative
+    dailySpendCapPct: NonNegative
+    dailySpendCapUsd: NonNegative
+    perMintCapUsd: NonNegative
+
+
+class CollateralPrice(Struct, frozen=True):
+    """What stands in for an archived price of `desk.collateral`, and how old that may be; a hint of 0 is none."""
+    priceHintUsd: NonNegative
+    maxAgeMs: Count
+
+
+class RiskScaling(Struct, frozen=True):
+    """The clamps of S0's three risk factors."""
+    rugWeight: NonNegative
+    rugFloor: Fraction
+    pFillTarget: Annotated[float, Meta(gt=0, le=1)]
+    pFillFloor: Fraction
+    slipFreeBps: Positive
+    slipMaxBps: Positive
+    slipFloor: Fraction
+    minMultiplier: Fraction
+
+
+class TailModel(Struct, frozen=True):
+    """The tail-risk estimate: Student's t of so many degrees, a share of the realised volatility, its floor, and what thinness adds."""
+    degrees: Annotated[int, Meta(ge=1, le=60)]
+    scale: Positive
+    floorBps: NonNegative
+    thinWeight: NonNegative
+    thinMax: NonNegative
+
+
 class Sizing(Struct, frozen=True):
-    """S1's order size."""
+    """S1's order size, S0's caps on it, and what risk leaves of it."""
     leverage: Positive
     notional_cap_usd: NonNegative
     use_all_in: bool
     min_free_balance_usd: NonNegative
     lot_size_rounding: Literal["floor"]
+    caps: SizeCaps
+    collateral: CollateralPrice
+    risk: RiskScaling
+    tail: TailModel
 
 
 class Venue(Struct, frozen=True):

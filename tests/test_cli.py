@@ -34,7 +34,7 @@ def test_a_name_may_be_typed_in_any_of_its_spellings(typed: str):
 
 def test_an_unknown_name_is_answered_with_the_nearest(capsys):
     assert cli.main(["valdate_confg"]) == 2
-    assert "did you mean validate_config?" in capsys.readouterr().err
+    assert "did you mean validate_config" in capsys.readouterr().err
     assert cli.main(["zzzzzz"]) == 2
     assert "`sluice` lists them" in capsys.readouterr().err
 
