@@ -1,4 +1,5 @@
-"""`docs/reasons.md`: every coded yes and no, from the table that the code reads."""
+"""`docs/reasons.md`, every coded yes and no, and the life of an order in `docs/execution.md`, from the tables that the code reads."""
+from engine.execution import lifecycle
 from engine.reasons import SAYS, TABLE
 
 
@@ -14,3 +15,15 @@ def markdown() -> str:
         out += [f"## {who.capitalize()}", "", f"Said by {place}.", "", "| code | it means | settings |", "|---|---|---|"]
         out += [f"| `{r.code}` | {r.meaning} | {', '.join(f'`{s}`' for s in r.settings)} |" for r in rows] + [""]
     return "\n".join(out)
+
+
+BEGIN, END = "<!-- generated from engine/execution/lifecycle.py -->", "<!-- end -->"
+
+
+def execution(page: str) -> str:
+    """`docs/execution.md` with the table of an order's life between its marks as it is; `ValueError` where a mark is missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"docs/execution.md: the marks {BEGIN} and {END} were expected")
+    return "\n".join([before + begin, "", *lifecycle.markdown(), "", end + after])

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine import reasons
+from engine.execution.admission import BEGUN, CLEARED, DEGRADE, HALT, PAPER, REAL
+from engine.execution.ladder import BUCKETS
 from engine.execution.reconcile import KINDS as MISMATCHES
 from engine.facts import CAUSES, STATUSES
 from engine.rewards.queue import MISSES, MODES, REFUSALS
@@ -153,6 +155,14 @@ DAILY_CAP_TRIGGER_TOTAL = counter("daily_cap_trigger_total", "Days on which the 
 STREAK_HALT_TOTAL = counter("streak_halt_total", "Halts by a streak of losses")
 PRECISION_HALT_TOTAL = counter("precision_halt_total", "Halts by too few wins")
 VOLATILITY_HALT_TOTAL = counter("volatility_halt_total", "Halts of a symbol by its volatility")
+WARMUP_DROP_TOTAL = counter("warmup_drop_total", "Signals refused because the symbol's market is too young", symbol=SYMBOL)
+BACKPRESSURE_TOTAL = counter("backpressure_total", "Signals refused (halt), or times that the ladder was tightened (degrade)",
+                             mode=(HALT, DEGRADE))
+QUEUE_DEPTH = gauge("queue_depth", "Records that wait for the desk and that it has in hand, as backpressure measures them")
+FAIL_SAFE = gauge("fail_safe", "1 while the desk is on paper after a CRIT")
+FAIL_SAFE_TRIGGER_TOTAL = counter("fail_safe_trigger_total", "CRITs that sent the desk to paper", reason=ANY)
+MODE_SWITCH_TOTAL = counter("mode_switch_total", "Changes of the exchange mode",
+                            **{"from": (PAPER, REAL), "to": (PAPER, REAL), "reason": (BEGUN, CLEARED)})
 ORDERS_REFUSED_TOTAL = counter("orders_refused_total", "Orders that the venue, the executor or a control refused or ended",
                                reason=reasons.REFUSALS)
 
@@ -174,6 +184,13 @@ BANDIT_REFUSED_ROWS = gauge("bandit_refused_rows", "Rewards, and arms of a resto
 REPORTS_TOTAL = counter("reports_total", "Venue reports", status=STATUSES)
 FILLS_TOTAL = counter("fills_total", "Executions", symbol=SYMBOL, liquidity=("maker", "taker"))
 FILL_RATE_ROLLING = gauge("fill_rate_rolling", "Entries filled / entries placed, last 50", route=ROUTES)
+CANCEL_TO_FILL_RATIO = gauge("cancel_to_fill_ratio", "Entries taken back for each that was filled, last 50", route=ROUTES)
+AVG_MARKOUT_100MS = gauge("avg_markout_100ms", "Mid 100 ms after an entry's fill against its price, bps, last 30 fills", route=ROUTES)
+AVG_MARKOUT_500MS = gauge("avg_markout_500ms", "Mid 500 ms after an entry's fill against its price, bps, last 30 fills", route=ROUTES)
+AVG_MARKOUT_1000MS = gauge("avg_markout_1000ms", "Mid 1 s after an entry's fill against its price, bps, last 30 fills", route=ROUTES)
+MARKOUTS_MISSED_TOTAL = counter("markouts_missed_total", "Markouts of fills that were told too late, or across a new run of the market")
+EXEC_LADDER_AGGRESSIVENESS_TOTAL = counter(
+    "exec_ladder_aggressiveness_total", "Levels of ladders sent, by fill probability", bucket=BUCKETS)
 ORDER_MS = histogram("tick_to_venue_ms", "Ingress of the market event to the order handed to the venue", MS)
 UNKNOWN_ORDERS = gauge("unknown_orders", "Orders whose submit is ambiguous and not yet reconciled")
 

@@ -208,9 +208,8 @@ class Ladder(Struct, frozen=True):
 
 
 class Markout(Struct, frozen=True):
-    """Over how many fills and how many entries the rolling figures of a route go, and how late a fill may be told."""
+    """Over how many fills the markouts of a route are averaged, and how late a fill may be told."""
     window: Many
-    rate_window: Many
     late_ms: Count
 
 

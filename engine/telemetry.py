@@ -4,10 +4,19 @@ from collections.abc import Callable, Iterable
 
 from engine import metrics as m
 from engine import policy, reasons
-from engine.facts import ENTRY, STATUSES, Dropped, Fill, Market, Order, Outcome, Report, ScoredBatch
+from engine.execution.admission import DEGRADE, HALT, Pressure, Safe
+from engine.execution.ladder import bucket, entry_of
+from engine.execution.markout import Marked, Markouts
+from engine.execution.matching import ABOUT_REQUEST
+from engine.execution.rates import Rates
+from engine.facts import ACCEPTED, ENTRY, STATUSES, UNKNOWN, Dropped, Fill, Market, Order, Outcome, Report, ScoredBatch
 from engine.portfolio import Portfolio
+from engine.watch import Watch
 
 LAST = 50   # entries that the rolling rates look at
+MARKOUTS = {100: m.AVG_MARKOUT_100MS, 500: m.AVG_MARKOUT_500MS, 1000: m.AVG_MARKOUT_1000MS}
+HALTS = {reasons.DAILY_CAP: m.DAILY_CAP_TRIGGER_TOTAL, reasons.STREAK_HALT: m.STREAK_HALT_TOTAL,
+         reasons.PRECISION_HALT: m.PRECISION_HALT_TOTAL, reasons.VOLATILITY_HALT: m.VOLATILITY_HALT_TOTAL}
 
 
 class Telemetry:
@@ -16,8 +25,9 @@ class Telemetry:
     def __init__(self, meter: m.Meter, log: Callable[[str], object] | None = None, quiet: Iterable[str] = (reasons.BLOCK_LOW_CONFIDENCE,)):
         self.meter, self.log, self.quiet = meter, log or (lambda line: None), frozenset(quiet)
         self.won: dict[str, deque[bool]] = {}
-        self.placed: dict[str, deque[str]] = {}
-        self.filled: set[str] = set()
+        self.rates = Rates(LAST)
+        self.missed: int | None = None
+        self.counted: dict[tuple, int] | None = None      # what the guards' own counts were when they were last looked at
         self.refused: dict[str, str] = {}       # the last reason said of each symbol: a run of the same is one line, and a count
 
     def heard(self, fact) -> None:
@@ -30,13 +40,18 @@ class Telemetry:
                 meter.inc(m.REPORTS_TOTAL, status=fact.status)
             if fact.reason in reasons.REFUSALS:
                 meter.inc(m.ORDERS_REFUSED_TOTAL, reason=fact.reason)
+            if fact.status not in (ACCEPTED, UNKNOWN) and fact.reason not in ABOUT_REQUEST and not fact.filled:
+                self._rated(self.rates.on_ended(fact.order_id))
         elif isinstance(fact, Fill):
             meter.inc(m.FILLS_TOTAL, symbol=fact.symbol, liquidity="maker" if fact.maker else "taker")
-            if fact.order_id.startswith("E-") and fact.order_id not in self.filled:
-                self.filled.add(fact.order_id)
-                for route, ids in self.placed.items():
-                    if fact.order_id in ids:
-                        meter.inc(m.TRADES_OPENED_TOTAL, route=route)
+            if route := self.rates.on_filled(fact.order_id):
+                meter.inc(m.TRADES_OPENED_TOTAL, route=route)
+                self._rated(route)
+
+    def _rated(self, route: str) -> None:
+        if route:
+            self.meter.set(m.FILL_RATE_ROLLING, self.rates.fill_rate(route), route=route)
+            self.meter.set(m.CANCEL_TO_FILL_RATIO, self.rates.cancel_to_fill(route), route=route)
 
     def said(self, outs: Iterable) -> None:
         """What the Desk answered."""
@@ -46,6 +61,10 @@ class Telemetry:
             if isinstance(out, Dropped):
                 dropped[out.reason] = dropped.get(out.reason, 0) + 1
                 symbol = out.scored.signal.symbol
+                if out.reason == reasons.WARM_UP:
+                    meter.inc(m.WARMUP_DROP_TOTAL, symbol=symbol)
+                elif out.reason == reasons.BACKPRESSURE:
+                    meter.inc(m.BACKPRESSURE_TOTAL, mode=HALT)
                 if out.reason not in self.quiet and self.refused.get(symbol) != out.reason:
                     self.refused[symbol] = out.reason
                     self.log(policy.decision_line(symbol, out.reason, out.numbers))
@@ -65,15 +84,14 @@ class Telemetry:
 
     def _order(self, order: Order) -> None:
         self.meter.inc(m.ORDERS_TOTAL, cause=order.cause)
-        if order.cause != ENTRY or order.decision is None:
+        if order.cause != ENTRY:
             return
-        d = order.decision
+        self.rates.on_placed(order.id, order.route)
+        self._rated(order.route)
+        if (d := order.decision) is None or entry_of(order.id) != order.id:      # one decision, whatever its levels
+            return
         self.refused.pop(order.symbol, None)
         self.meter.inc(m.DECISIONS_TOTAL, decision=d.decision)
-        placed = self.placed.setdefault(order.route, deque(maxlen=LAST))
-        placed.append(order.id)
-        self.filled.intersection_update({i for ids in self.placed.values() for i in ids})
-        self.meter.set(m.FILL_RATE_ROLLING, sum(i in self.filled for i in placed) / len(placed), route=order.route)
         self.log(policy.decision_line(order.symbol, d.decision, d.reason))
         self.log(policy.approved_line(d.decision, d.qty, d.reason))
 
@@ -88,3 +106,36 @@ class Telemetry:
         meter.set(m.HALTED, 1 if halted else 0)
         for symbol, qty in portfolio.positions.items():
             meter.set(m.POSITION_QTY, qty, symbol=symbol)
+
+    def guarded(self, watch: Watch, pressure: Pressure, safe: Safe) -> None:
+        """The guards as they stand; what they counted since the last look moves the counters, the first look only remembers.
+
+        Called once when the Desk is restored, so that halts of an earlier life are not counted again, and after each batch.
+        """
+        meter = self.meter
+        meter.set(m.DAY_RESULT_USD, watch.day_usd)
+        meter.set(m.ROLLING_PRECISION, watch.precision)
+        meter.set(m.QUEUE_DEPTH, pressure.depth)
+        meter.set(m.FAIL_SAFE, 1 if safe.base else 0)
+        counts: dict[tuple, int] = {(HALTS[reason],): n for reason, n in watch.triggers.items()}
+        counts[m.BACKPRESSURE_TOTAL, "mode", DEGRADE] = pressure.degraded
+        counts |= {(m.FAIL_SAFE_TRIGGER_TOTAL, "reason", reason): n for reason, n in safe.begun.items()}
+        counts |= {(m.MODE_SWITCH_TOTAL, "from", a, "to", b, "reason", why): n for (a, b, why), n in safe.switches.items()}
+        before = counts if self.counted is None else self.counted
+        for key, n in counts.items():
+            if more := n - before.get(key, 0):
+                meter.inc(key[0], more, **dict(zip(key[1::2], key[2::2])))
+        self.counted = counts
+
+    def laddered(self, probabilities: Iterable[float]) -> None:
+        """The levels of a ladder that was sent, by their fill probabilities."""
+        for p in probabilities:
+            self.meter.inc(m.EXEC_LADDER_AGGRESSIVENESS_TOTAL, bucket=bucket(p))
+
+    def marked(self, markouts: Markouts, came: Iterable[Marked]) -> None:
+        """Markouts that came due; the first look at those that were missed only remembers."""
+        missed, self.missed = markouts.state.missed, markouts.state.missed if self.missed is None else self.missed
+        self.meter.inc(m.MARKOUTS_MISSED_TOTAL, missed - self.missed)
+        self.missed = missed
+        for route, horizon in {(one.route, one.horizon): None for one in came}:
+            self.meter.set(MARKOUTS[horizon], markouts.average(route, horizon), route=route)

@@ -155,6 +155,14 @@ def desk(settings: Settings) -> g.Dashboard:
                 "volatility": total(m.VOLATILITY_HALT_TOTAL, window="1h", function="increase")})),
             (12, bars("Orders refused or ended, 1 h", "By the venue, the executor or a control", "{{reason}}",
                       total(m.ORDERS_REFUSED_TOTAL, "reason", window="1h", function="increase"))),
+            (12, graph("Admission", "Refused in a warm-up and by backpressure, 5 minutes; the depth that backpressure measures", {
+                "warm-up {{symbol}}": total(m.WARMUP_DROP_TOTAL, "symbol", window="5m", function="increase"),
+                "backpressure {{mode}}": total(m.BACKPRESSURE_TOTAL, "mode", window="5m", function="increase"),
+                "depth": level(m.QUEUE_DEPTH)})),
+            (12, graph("Mode switches", "30 minutes; 1 while the desk is on paper after a CRIT", {
+                "{{from}} → {{to}} ({{reason}})": total(m.MODE_SWITCH_TOTAL, "from", "to", "reason", window="30m", function="increase"),
+                "CRIT {{reason}}": total(m.FAIL_SAFE_TRIGGER_TOTAL, "reason", window="30m", function="increase"),
+                "on paper": level(m.FAIL_SAFE)})),
         )),
         Row("What came of it", 8, (
             (8, graph("Win rate by route", "Share of won entries among the last 50; below a half needs a look",
@@ -185,6 +193,16 @@ def desk(settings: Settings) -> g.Dashboard:
             (8, stacked("Learned", "Rewards an hour, by arm",
                         {"{{arm}}": total(m.BANDIT_REWARDS_TOTAL, "arm", window="1h", function="increase")})),
             (24, heat("Propensities", "How certain the draws were", m.BANDIT_PROPENSITY, "percentunit")),
+        )),
+        Row("How it was executed", 8, (
+            (8, graph("Markout", "Mid after an entry's fill against its price, bps; below zero the desk is picked off", {
+                "100 ms {{route}}": level(m.AVG_MARKOUT_100MS, "route"), "500 ms {{route}}": level(m.AVG_MARKOUT_500MS, "route"),
+                "1 s {{route}}": level(m.AVG_MARKOUT_1000MS, "route")}, "short", steps((RED, None), (GREEN, 0)))),
+            (8, stacked("Execution ladder aggressiveness", "Levels sent a second, by fill probability",
+                        {"{{bucket}}": total(m.EXEC_LADDER_AGGRESSIVENESS_TOTAL, "bucket", window="5m")}, "ops")),
+            (8, graph("Cancel to fill", "Entries taken back for each that was filled, last 50; markouts that were missed, 1 hour", {
+                "{{route}}": level(m.CANCEL_TO_FILL_RATIO, "route"),
+                "missed": total(m.MARKOUTS_MISSED_TOTAL, window="1h", function="increase")}, "short", steps((GREEN, None), (RED, 2)))),
         )),
         Row("The model", 8, (
             (12, graph("Score distribution, active", "Rolling; a collapsing spread warns of calibration, the line is `tau_entry`", {

@@ -1,4 +1,5 @@
-"""Rebuild what is generated: dashboards, alert rules and their tests, scrape files, docs/metrics.md, docs/config.md, docs/reasons.md.
+"""Rebuild what is generated: dashboards, alert rules and their tests, scrape files, docs/metrics.md, docs/config.md,
+docs/reasons.md, and the table of an order's life in docs/execution.md.
 
     python -m scripts.build_generated             writes what changed and names it
     python -m scripts.build_generated --check     writes nothing; exit status 1 where a file is not current
@@ -21,9 +22,10 @@ from scripts._arguments import ended
 
 def files(settings: Settings) -> dict[Path, str]:
     """Every generated file and its text."""
+    execution = ROOT / "docs" / "execution.md"
     return {**alerts.build.files(settings), **grafana.build.files(settings),
             ROOT / "docs" / "metrics.md": alerts.reference.markdown(settings), ROOT / "docs" / "config.md": config.reference.markdown(),
-            ROOT / "docs" / "reasons.md": config.refusals.markdown()}
+            ROOT / "docs" / "reasons.md": config.refusals.markdown(), execution: config.refusals.execution(execution.read_text())}
 
 
 def write(path: Path, text: str) -> None:
