@@ -7,7 +7,7 @@ import numpy as np
 
 from config.settings import Settings
 from engine.rewards import ope
-from engine.rewards.attribution import Attributed, Rewards
+from engine.rewards.attribution import Attributed, Missed, Rewards
 from engine.rewards.context import DIMENSION
 from engine.rewards.reward import Ended
 
@@ -58,12 +58,17 @@ def lived(world: World, settings: Settings, rounds: int, seed: int = 7, late: in
     means = world.means(contexts)
     realised = world.rewards(means, rng)
     back = rng.integers(1, late + 1, rounds)
-    regret, rows, due = np.zeros(rounds), [], []
+    regret = np.zeros(rounds)
+    rows: list[Attributed] = []
+    due: list[tuple[int, int, float]] = []
     for i in range(rounds + late + 1):
         while due and due[0][0] <= i:
             _, order, worth = heapq.heappop(due)
             bps = settings.rewards.scale_bps * worth / sqrt(1.0 - worth * worth)      # the inverse of what a reward is made by
-            rows.append(r.ended(Ended(f"E-{order}", "BTCUSDT", 1_000 * i, 1e4, 1e4, bps)))
+            out = r.ended(Ended(f"E-{order}", "BTCUSDT", 1_000 * i, 1e4, 1e4, bps))
+            if isinstance(out, Missed):
+                raise SystemExit(f"{out.reason}: {out.numbers}")
+            rows.append(out)
         if i < rounds:
             choice = r.choose(f"E-{i}", "BTCUSDT", contexts[i].tolist(), 1_000 * i)
             if (refused := r.sent(choice)) is not None:
