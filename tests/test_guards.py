@@ -10,6 +10,7 @@ from engine import reasons
 from engine.facts import BUY, SELL
 from engine.guards import AFTER, BEFORE, Rules, Wish, closing, first
 from engine.watch import DAY_MS, MINUTE_MS, Watch
+from scripts.validate_config import across
 
 S = settings()
 RULES = Rules(S.risk, S.gates, S.controls, S.sizing.min_free_balance_usd)
@@ -217,7 +218,17 @@ def test_volatility_that_is_no_number_is_rough_and_a_ceiling_of_zero_is_off():
 
 # the rate
 
-@given(st.lists(st.tuples(st.integers(0, 700), st.integers(1, 4)), max_size=80), st.integers(1, 8), st.integers(1, 30))
+def test_orders_older_than_a_minute_are_forgotten():
+    watch = Watch()
+    for after in (0, MINUTE_MS - 1, MINUTE_MS):
+        watch.on_sent(T + after)
+    assert watch.sent == [T + MINUTE_MS - 1, T + MINUTE_MS]
+
+
+WAITS = st.one_of(st.integers(0, 700), st.integers(0, 20_000))
+
+
+@given(st.lists(st.tuples(WAITS, st.integers(1, 4)), max_size=80), st.integers(1, 8), st.integers(1, 30))
 def test_no_second_and_no_minute_ever_holds_more_orders_than_may_be(steps, per_second, per_minute):
     r, watch, at, sent = rules(max_orders_per_second=per_second, max_orders_per_minute=per_minute), Watch(), T, []
     for wait, orders in steps:
@@ -242,6 +253,19 @@ def test_a_closing_order_never_closes_more_than_is_held(side, lots, held):
     after = held + (lots if side == BUY else -lots)
     allowed = closing(side, lots * 0.001, held * 0.001) is None
     assert allowed == (lots > 0 and held != 0 and abs(after) < abs(held) and after * held >= 0)
+
+
+# settings that no single key shows to be wrong
+
+@pytest.mark.parametrize("section, values, words", [
+    ("ladder", {"fractions": [0.5, 0.6]}, "ladder.fractions: 0.5,0.6: one to 4 shares were expected, no more than 1 in all"),
+    ("ladder", {"fractions": [0.1] * 5}, "ladder.fractions"), ("ladder", {"fractions": []}, "ladder.fractions"),
+    ("risk", {"volatility_ceiling_bps": 20.0, "volatility_resume_bps": 30.0}, "risk.volatility_resume_bps: 30.0 is above"),
+    ("controls", {"not_tradable": ["BTCUSD", "BTCSUDT"]}, "controls.not_tradable: 'BTCSUDT' is not in config/symbols.yaml"),
+])
+def test_settings_that_contradict_each_other_are_named(section, values, words):
+    [fault] = across(replace(S, **{section: replace(getattr(S, section), **values)}))
+    assert words in fault
 
 
 # remembered
