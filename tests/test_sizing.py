@@ -35,7 +35,7 @@ class Said:
         self.rug, self.fill, self.slip = rug, fill, slip
 
     def ports(self) -> Predictors:
-        return Predictors(self, type("F", (), {"p": lambda _, now, level: self.fill})(), self)
+        return Predictors(self, type("F", (), {"p": lambda _, now, level, step_bps: self.fill})(), self)
 
     def p(self, now, stop_bps, holding_ms):
         return self.rug
@@ -66,6 +66,11 @@ def inputs(**changes) -> caps.Inputs:
 def sized(sizing=None, flow=True, scaled=True, said=None, instrument=CENT, price=1.0, **changes):
     sizer = Sizer(sizing or bare(), flags(flow, scaled), (said or Said()).ports())
     return sizer.size(Wish(price, 12.0, 30_000, inputs(**changes), STILL), instrument)
+
+
+def whole(qty: float, lot: float) -> bool:
+    """Whether that many lots are a whole number, as far as a double can tell."""
+    return abs(qty / lot - round(qty / lot)) < 1e-6 + 1e-14 * qty / lot
 
 
 # S1
@@ -99,7 +104,7 @@ def test_a_size_is_whole_lots_and_never_past_cap_or_balance(price, free, leverag
     qty = compute_order_qty(price, free, leverage, cap, lot)
     assert qty >= 0
     assert qty * price <= min(cap, free * leverage) * (1 + 1e-9)
-    assert abs(qty / lot - round(qty / lot)) < 1e-6
+    assert whole(qty, lot)
 
 
 def test_three_tenths_are_three_lots_of_a_tenth():
@@ -372,7 +377,7 @@ def test_no_cap_is_breached_and_every_refusal_has_its_numbers(wish, sizing, said
     assert got.margin_usd <= smallest * left * (1 + 1e-9)
     assert 0 < got.multiplier <= 1 and got.note in NOTES
     if got.qty:
-        assert not got.code and abs(got.qty / instrument.lot - round(got.qty / instrument.lot)) < 1e-5
+        assert not got.code and whole(got.qty, instrument.lot)
         assert got.qty >= instrument.min_qty and got.notional_usd >= instrument.min_notional_usd
         assert wish.inputs.free_usd >= sizing.min_free_balance_usd
     else:

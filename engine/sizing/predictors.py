@@ -68,9 +68,9 @@ class Slippage(Protocol):
 
 
 class FillCurve(Protocol):
-    """P(a resting order is filled before it is taken back); `level` counts steps of the ladder behind the touch."""
+    """P(a resting order is filled before it is taken back); `level` counts steps of the ladder behind the touch, `step_bps` wide each."""
 
-    def p(self, now: Moment, level: float) -> float: ...
+    def p(self, now: Moment, level: float, step_bps: float = 0.0) -> float: ...
 
 
 def beyond_t(t: float, degrees: int) -> float:
@@ -161,7 +161,8 @@ class Predictors(NamedTuple):
     fill: FillCurve
     slippage: Slippage
 
-    def of(self, now: Moment | None, stop_bps: float, holding_ms: int, level: float, lots: float, near_lots: float, near: int) -> Predicted:
+    def of(self, now: Moment | None, stop_bps: float, holding_ms: int, level: float, step_bps: float, lots: float, near_lots: float,
+           near: int) -> Predicted:
         """What they say of an order of `lots`; nothing where the moment is not known.
 
         `near_lots` rest on the first `near` levels of the own side, where it would be closed.
@@ -169,4 +170,4 @@ class Predictors(NamedTuple):
         if now is None:
             return Predicted()
         slip = self.slippage.of(lots, levels(near_lots, near, now.spread_bps, now.gap_bps))
-        return Predicted(self.tail.p(now, stop_bps, holding_ms), self.fill.p(now, level), slip.bps, slip.beyond)
+        return Predicted(self.tail.p(now, stop_bps, holding_ms), self.fill.p(now, level, step_bps), slip.bps, slip.beyond)

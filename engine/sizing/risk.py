@@ -52,8 +52,7 @@ def by_slip(bps: float | None, r: RiskScaling) -> float:
     """Whole up to what is free, then in inverse proportion, at least a fifth."""
     if bps is None or not isfinite(bps) or bps <= 0:
         return 1.0
-    cost = clamp(bps, 1.0, r.slipMaxBps)
-    return 1.0 if cost <= r.slipFreeBps else clamp(r.slipFreeBps / cost, r.slipFloor, 1.0)
+    return clamp(r.slipFreeBps / clamp(bps, 1.0, r.slipMaxBps), r.slipFloor, 1.0)
 
 
 def constrained(predicted: Predicted, r: RiskScaling) -> Scaling:

@@ -60,9 +60,10 @@ def compute_order_qty(
 
 
 class Wish(msgspec.Struct, frozen=True, gc=False):
-    """An entry that may be made: price, way to the stop in bps, the longest holding time, the level of the ladder.
+    """An entry that may be made: price, way to the stop in bps, the longest holding time.
 
-    `near_lots` rest on the first `near` levels of the own side, where it would be closed; `moment` None where its features are unknown.
+    `near_lots` rest on the first `near` levels of the own side, where it would be closed; `moment` None where its features are unknown;
+    `level` counts steps of the ladder behind the touch, `step_bps` wide each.
     """
 
     price: float
@@ -73,6 +74,7 @@ class Wish(msgspec.Struct, frozen=True, gc=False):
     near_lots: float = 0.0
     near: int = 3
     level: float = 0.0
+    step_bps: float = 0.0
 
 
 class Sized(msgspec.Struct, frozen=True, gc=False):
@@ -163,7 +165,7 @@ class Sizer:
         if code:
             return refused(code, numbers if cap.name == "arm_cap" else f"{numbers} ({cap.name})", note)
         predicted = self.predictors.of(
-            wish.moment, wish.stop_bps, wish.holding_ms, wish.level, whole / instrument.lot, wish.near_lots, wish.near)
+            wish.moment, wish.stop_bps, wish.holding_ms, wish.level, wish.step_bps, whole / instrument.lot, wish.near_lots, wish.near)
         scaling = self.scale(predicted, s.risk)
         qty, found = whole, {"predicted": predicted, "multiplier": scaling.multiplier, "factors": scaling.factors}
         if scaling.multiplier < risk.COUNTS:
