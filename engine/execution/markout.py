@@ -35,12 +35,13 @@ class Marked(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Books(msgspec.Struct):
-    """The kept books of a symbol as a snapshot carries them: times, and the sum of bid and ask in ticks."""
+    """The kept books of a symbol as a snapshot carries them: times, and the touch in ticks."""
     session: str = ""
     tick: float = 0.0
     upto_ms: int = 0
     ts: list[int] = []
-    sums: list[int] = []
+    bid: list[int] = []
+    ask: list[int] = []
 
 
 class Memory(msgspec.Struct):
@@ -57,7 +58,7 @@ class Markouts:
     def __init__(self, window: int, late_ms: int):
         self.window, self.late_ms = window, late_ms
         self.state = Memory()
-        self.chunks: dict[str, deque[tuple[np.ndarray, np.ndarray]]] = {}
+        self.chunks: dict[str, deque[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
 
     def on_fill(self, fill_id: str, symbol: str, side: str, price: float, ts_ms: int, route: str) -> list[Marked]:
         """A fill of an entry; the markouts that are due already."""
@@ -81,14 +82,11 @@ class Markouts:
             books = self.state.books[symbol] = Books(session, tick)
             self.chunks.pop(symbol, None)
         books.upto_ms = upto_ms
-        kept = self.chunks.setdefault(symbol, deque())
+        kept = self.chunks.get(symbol) or self.chunks.setdefault(symbol, deque())
         if len(ts):
-            whole = (bid > 0) & (ask > 0)
-            chunk = (ts, bid.astype(np.int64) + ask) if whole.all() else (ts[whole], bid[whole].astype(np.int64) + ask[whole])
-            if len(chunk[0]):
-                kept.append(chunk)
+            kept.append((ts, bid, ask))
         marked = list(self._due(symbol)) if self.state.pending.get(symbol) else []
-        while len(kept) > 1 and kept[1][0][0] <= upto_ms - self.late_ms:
+        while len(kept) > 1 and kept[1][0][0] <= upto_ms - self.late_ms and kept[1][1][0] > 0 and kept[1][2][0] > 0:
             kept.popleft()
         return marked
 
@@ -114,21 +112,23 @@ class Markouts:
             yield Marked(one.fill_id, one.route, one.horizon, bps)
 
     def _sum_at(self, symbol: str, at_ms: int) -> int | None:
-        for ts, sums in reversed(self.chunks.get(symbol, ())):
+        for ts, bid, ask in reversed(self.chunks.get(symbol, ())):
             row = int(np.searchsorted(ts, at_ms, side="right")) - 1
-            if row >= 0:
-                return int(sums[row])
+            while row >= 0:
+                if bid[row] > 0 and ask[row] > 0:
+                    return int(bid[row]) + int(ask[row])
+                row -= 1
         return None
 
     def snapshot(self) -> bytes:
         """The whole memory; `restore` continues from it."""
         for symbol, kept in self.chunks.items():
             books = self.state.books[symbol]
-            books.ts, books.sums = [int(t) for ts, _ in kept for t in ts], [int(s) for _, sums in kept for s in sums]
+            books.ts, books.bid, books.ask = ([int(x) for chunk in kept for x in chunk[column]] for column in range(3))
         return msgspec.msgpack.encode(self.state)
 
     def restore(self, blob: bytes) -> None:
         """Becomes what `snapshot` saw."""
         self.state = msgspec.msgpack.decode(blob, type=Memory)
-        self.chunks = {symbol: deque([(np.array(books.ts, np.int64), np.array(books.sums, np.int64))])
+        self.chunks = {symbol: deque([(np.array(books.ts, np.int64), np.array(books.bid, np.int32), np.array(books.ask, np.int32))])
                        for symbol, books in self.state.books.items() if books.ts}
