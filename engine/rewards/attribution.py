@@ -120,7 +120,11 @@ class Rewards:
         return self._paid(found, ended)
 
     def expire(self, now_ms: int) -> list[Attributed]:
-        """Choices whose outcome never came count as unfilled."""
+        """Choices whose outcome never came count as unfilled.
+
+        To be asked at decisions and outcomes, not once a frame: else what is learned before a choice would depend on how market events
+        are cut into frames.
+        """
         return [self._paid(Match(EXPIRED, p), Ended(p.order_id, p.symbol, now_ms, 1.0))
                 for p in self.queue.expired(now_ms, self.settings.pending_expiry_ms)]
 
