@@ -5,7 +5,7 @@ from engine.sizing.size import Sized
 
 
 def counted(meter: m.Meter, symbol: str, sized: Sized) -> None:
-    """Every sizing once, refused or not; the plan's volume only where something is bought."""
+    """Every sizing once, refused or not; a refusal adds nothing to the plan's volume."""
     if not sized.cap:
         return     # refused for inputs that are no numbers: no table was made
     meter.inc(m.SIZING_CAP_LIMIT_TOTAL, cap=sized.cap)
@@ -14,5 +14,4 @@ def counted(meter: m.Meter, symbol: str, sized: Sized) -> None:
     meter.observe(m.SIZING_RISK_MULTIPLIER_SEEN, sized.multiplier)
     for factor in sized.factors:
         meter.inc(m.SIZING_RISK_SCALED_TOTAL, factor=factor)
-    if sized.qty > 0:
-        meter.inc(m.PLAN_NOTIONAL_USD_TOTAL, sized.notional_usd, symbol=symbol)
+    meter.inc(m.PLAN_NOTIONAL_USD_TOTAL, sized.notional_usd, symbol=symbol)
