@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks._arms import World, lived, logged
 from config import settings as config
 from engine.rewards import ope
+from scripts._arguments import ended
 from store import choices, disk
 from store.figures_rewards import regret_curves
 
@@ -109,4 +110,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

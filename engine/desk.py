@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from engine import policy, reasons
-from engine.exits import due
+from engine.exits import due, patience
 from engine.facts import (
     ENTRY,
     HALT,
@@ -21,6 +21,8 @@ from engine.facts import (
     MARKET,
     REJECTED,
     TARGET,
+    WRITE_OFF,
+    WRITTEN_OFF,
     Cancel,
     Control,
     Decision,
@@ -129,8 +131,8 @@ class Desk:
                 first = min(first, int(touched.argmax()) if touched.any() else rows)
             alarm = {
                 OPEN: entry.deadline_ms,
-                ENTERING: entry.asked_ms + timeout if entry.asked_ms else entry.expires_ms,
-                CANCELLING: entry.asked_ms + timeout,
+                ENTERING: entry.asked_ms + patience(entry, timeout) if entry.asked_ms else entry.expires_ms,
+                CANCELLING: entry.asked_ms + patience(entry, timeout),
             }.get(entry.state, 0)
             if alarm:
                 first = min(first, int(np.searchsorted(ts, alarm)))
@@ -294,13 +296,17 @@ class Desk:
             decision,
         )
         portfolio.enter(order, instrument)
-        out.append(order)
+        out += [order, *self._claim(order)]
         return None
+
+    def _claim(self, order: Order) -> list[Out]:
+        """What the venue said of this id before we sent it: a life of ours that is lost had sent it."""
+        return [out for fact in self.portfolio.claim(order.id) for out in self.on(fact)]
 
     # leaving
 
     def _take_back(self, entry: Entry, ts_ms: int, why: str) -> Cancel:
-        entry.asked_ms = ts_ms
+        entry.asked_ms, entry.asks = ts_ms, entry.asks + 1
         return Cancel(entry.order_id, entry.symbol, ts_ms, why)
 
     def _close(self, entry: Entry, cause: str, ts_ms: int) -> list[Out]:
@@ -314,7 +320,7 @@ class Desk:
         return [self._take_back(entry, ts_ms, cause)]
 
     def _exit(self, entry: Entry, ts_ms: int, kind: str = MARKET, price: float = 0.0) -> list[Out]:
-        entry.exits += 1
+        entry.exits, entry.asks = entry.exits + 1, 0
         entry.state = OPEN if kind == LIMIT else EXITING
         entry.asked_ms = ts_ms
         order = Order(
@@ -333,7 +339,7 @@ class Desk:
             ts_ms,
         )
         self.portfolio.send(order)
-        return [order]
+        return [order, *self._claim(order)]
 
     def on_report(self, report: Report) -> list[Out]:
         """The venue ended or took an order."""
@@ -386,4 +392,21 @@ class Desk:
             ]
         for name in control.kills:
             state.kills.pop(name, None)
-        return []
+        return self._write_off(control) if control.kind == WRITE_OFF and state.kills else []
+
+    def _write_off(self, control: Control) -> list[Out]:
+        """A person says that the venue does not hold this entry: it leaves the books at the price that they name, and nothing is sent."""
+        try:
+            entry, price = self.portfolio.entries.get(control.details["entry"]), float(control.details["price"])
+        except (KeyError, ValueError):
+            return []
+        if entry is None or not 0 < price < float("inf"):
+            return []
+        entry.cause, ts_ms, held = WRITTEN_OFF, self.state.now_ms, entry.held
+        order = Order(f"W-{entry.id[2:]}", WRITTEN_OFF, entry.id, entry.symbol, opposite(entry.side), held, price, LIMIT, False, True,
+                      entry.route, self.state.epoch, ts_ms)
+        self.portfolio.send(order)
+        if held > 0:
+            self.portfolio.on_fill(Fill(control.id, order.id, entry.symbol, order.side, price, held, 0.0, True, 0, ts_ms))
+        outcome = self.portfolio.close(entry, ts_ms)
+        return [outcome] if outcome else []

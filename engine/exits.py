@@ -17,6 +17,11 @@ def time_over(entry: Entry, bid: int, ask: int, ts_ms: int) -> bool:
     return 0 < entry.deadline_ms <= ts_ms
 
 
+def patience(entry: Entry, cancel_timeout_ms: int) -> int:
+    """How long an answer to the last cancel is waited for: twice as long each time, up to sixteen times."""
+    return cancel_timeout_ms << min(max(entry.asks - 1, 0), 4)
+
+
 RULES = ((STOP, stop_reached), (TIME, time_over))
 
 
@@ -32,8 +37,8 @@ def due(entry: Entry, bid: int, ask: int, ts_ms: int, cancel_timeout_ms: int) ->
                 return ENTRY
             if entry.bought and stop_reached(entry, bid, ask, ts_ms):
                 return STOP
-        elif ts_ms - entry.asked_ms >= cancel_timeout_ms:
+        elif ts_ms - entry.asked_ms >= patience(entry, cancel_timeout_ms):
             return entry.cause or ENTRY
-    elif entry.state == CANCELLING and ts_ms - entry.asked_ms >= cancel_timeout_ms:
+    elif entry.state == CANCELLING and ts_ms - entry.asked_ms >= patience(entry, cancel_timeout_ms):
         return entry.cause
     return ""

@@ -5,6 +5,8 @@ A fact's id is a pure function of its cause (symbol, session, time, side), never
 `decision.scored`, `order.decision`), so that any row can answer why. Prices are in quote currency and quantities in
 base units unless a name says ticks or lots; money is USD.
 """
+from collections.abc import Iterable
+
 import msgspec
 import numpy as np
 
@@ -220,8 +222,8 @@ class Dropped(msgspec.Struct, frozen=True, gc=False, tag="dropped"):
     ts_ms: int
 
 
-ENTRY, TARGET, STOP, TIME, HOLD, HALT = "entry", "target", "stop", "time", "hold", "halt"
-CAUSES = (ENTRY, TARGET, STOP, TIME, HOLD, HALT)
+ENTRY, TARGET, STOP, TIME, HOLD, HALT, WRITTEN_OFF = "entry", "target", "stop", "time", "hold", "halt", "written_off"
+CAUSES = (ENTRY, TARGET, STOP, TIME, HOLD, HALT, WRITTEN_OFF)
 LIMIT, MARKET = "limit", "market"
 
 
@@ -379,13 +381,19 @@ class Outcomes(msgspec.Struct, frozen=True, gc=False, tag="outcomes"):
     items: list[Outcome]
 
 
-KILL, RELEASE, MODE_SWITCH, HEALTH, CRIT = "KILL", "RELEASE", "MODE_SWITCH", "HEALTH", "CRIT"
+KILL, RELEASE, WRITE_OFF, MODE_SWITCH, HEALTH, CRIT = "KILL", "RELEASE", "WRITE_OFF", "MODE_SWITCH", "HEALTH", "CRIT"
+
+
+def releasing(kills: Iterable[str]) -> dict[str, str]:
+    """The details of a RELEASE of these."""
+    return {"kills": msgspec.json.encode([*kills]).decode()}
 
 
 class Control(msgspec.Struct, frozen=True, gc=False, tag="control"):
     """A change to the desk, by whom and why; `details` holds the kind's own values as text.
 
-    A KILL of the reconciler's: `differences`, what it found. A RELEASE: `kills`, the ids that it ends, with spaces between them.
+    A KILL of the reconciler's: `differences`, what it found. A RELEASE: `kills`, a JSON list of the ids that it ends. A WRITE_OFF: `entry`
+    and the `price` at which it leaves the books.
     """
     id: str
     kind: str
@@ -403,7 +411,10 @@ class Control(msgspec.Struct, frozen=True, gc=False, tag="control"):
     @property
     def kills(self) -> list[str]:
         """The KILLs that this RELEASE ends; whoever wrote it has seen those and no others."""
-        return self.details.get("kills", "").split() if self.kind == RELEASE else []
+        try:
+            return msgspec.json.decode(self.details.get("kills", "[]"), type=list[str]) if self.kind == RELEASE else []
+        except msgspec.MsgspecError:
+            return []       # a release that cannot be read ends nothing
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False, tag="tick"):

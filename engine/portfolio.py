@@ -16,6 +16,7 @@ from engine.settings import Instrument
 
 ENTERING, OPEN, CANCELLING, EXITING = "entering", "open", "cancelling", "exiting"
 REMEMBERED = 4096   # closed order ids kept, to tell a late duplicate from an orphan
+KEPT = 256          # orders of which the venue's word is kept though they are not ours
 
 
 class Working(msgspec.Struct):
@@ -70,6 +71,7 @@ class Entry(msgspec.Struct):
     opened_ms: int = 0
     deadline_ms: int = 0
     asked_ms: int = 0             # when the last cancel was asked
+    asks: int = 0                 # how often that of the order at work
 
     @property
     def stop_ticks(self) -> int:
@@ -99,6 +101,7 @@ class Portfolio(msgspec.Struct):
     positions: dict[str, float] = {}
     holdings: dict[str, Holding] = {}       # the same at average cost, as a venue keeps it
     orphans: int = 0
+    unclaimed: dict[str, list[Report | Fill]] = {}     # what the venue said of orders that are not ours, or not yet again
     duplicates: int = 0
     _view: dict | None = None
 
@@ -186,7 +189,7 @@ class Portfolio(msgspec.Struct):
         """The venue said what became of an order; None where it is no order of ours that is still open."""
         order = self.orders.get(report.order_id)
         if order is None:
-            self._late(report.order_id)
+            self._late(report)
             return None
         if order.told >= 0 or report.reason in (DUPLICATE_ORDER, NOT_FOUND):    # a repeated request says nothing of the first
             self.duplicates += 1
@@ -215,7 +218,7 @@ class Portfolio(msgspec.Struct):
         """An execution; None where it is known already or of no order of ours."""
         order = self.orders.get(fill.order_id)
         if order is None:
-            self._late(fill.order_id)
+            self._late(fill)
             return None
         if fill.id in order.seen:
             self.duplicates += 1
@@ -255,11 +258,21 @@ class Portfolio(msgspec.Struct):
                        entry.got / entry.sold if entry.sold else 0.0, gross, entry.fees, gross - entry.fees, entry.cause, entry.route,
                        entry.opened_ms, ts_ms)
 
-    def _late(self, order_id: str) -> None:
-        if order_id in self.closed:
+    def _late(self, fact: Report | Fill) -> None:
+        if fact.order_id in self.closed:
             self.duplicates += 1
-        else:
-            self.orphans += 1
+            return
+        self.orphans += 1
+        if fact.seq and not (isinstance(fact, Report) and fact.reason in (DUPLICATE_ORDER, NOT_FOUND)):
+            self.unclaimed.setdefault(fact.order_id, []).append(fact)
+            if len(self.unclaimed) > KEPT:
+                del self.unclaimed[next(iter(self.unclaimed))]
+
+    def claim(self, order_id: str) -> list[Report | Fill]:
+        """What the venue has said of an order before it was ours (again); once."""
+        told = self.unclaimed.pop(order_id, [])
+        self.orphans -= len(told)
+        return told
 
 
 def build_portfolio_state(portfolio: Portfolio) -> PortfolioState:

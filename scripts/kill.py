@@ -18,6 +18,7 @@ from pathlib import Path
 from config import settings as config
 from config.settings import Settings
 from engine.facts import KILL, Control
+from scripts._arguments import ended, some_seconds
 from store import bus, controls, disk
 from store.database import LedgerError
 from store.ledger import ledger_url
@@ -34,22 +35,17 @@ def words(text: str) -> str:
     return text.strip()
 
 
-def seconds(text: str) -> float:
-    """A waiting time."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no waiting time; seconds were expected, 0 or more")
-    return value
+def name(text: str) -> str:
+    """An id, as it is."""
+    words(text)
+    return text
 
 
 def parser(prog: str, doc: str) -> argparse.ArgumentParser:
     """What both commands take."""
     made = argparse.ArgumentParser(prog=f"python -m scripts.{prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--actor", type=words, default=getpass.getuser(), help="who (default: the user that runs this)")
-    made.add_argument("--wait", type=seconds, default=10.0, metavar="SECONDS",
+    made.add_argument("--wait", type=some_seconds, default=10.0, metavar="SECONDS",
                       help="how long to wait until the desk has it in its ledger (default: 10; 0: do not wait, and do not know)")
     made.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     return made
@@ -57,8 +53,8 @@ def parser(prog: str, doc: str) -> argparse.ArgumentParser:
 
 def control(kind: str, actor: str, reason: str, details: dict[str, str] | None = None) -> Control:
     """The fact, under an id that nobody else gives."""
-    name = re.sub(r"[^\w.@-]+", "_", actor)
-    return Control(f"{kind.lower()}-{time.time_ns() // 1000}-{name}", kind, actor, reason, 0, 0, details or {})
+    who = re.sub(r"[^\w.@-]+", "_", actor)
+    return Control(f"{kind.lower()}-{time.time_ns() // 1000}-{who}", kind, actor, reason, 0, 0, details or {})
 
 
 def publish(settings: Settings, fact: Control) -> str:
@@ -69,10 +65,10 @@ def publish(settings: Settings, fact: Control) -> str:
     return f"{topic}/{partition}/{offset}"
 
 
-def confirm(settings: Settings, fact: Control, wait_s: float, places: list[str]) -> int:
-    """Waits for the ledger to have it: status 0, else 1 with what is known."""
-    said, until, why = f"{fact.id} ({', '.join(places)})", time.monotonic() + wait_s, ""
-    if not wait_s:
+def confirm(settings: Settings, fact: Control, until: float, places: list[str]) -> int:
+    """Waits for the ledger to have it, until that time of the steady clock: status 0, else 1 with what is known."""
+    said, why = f"{fact.id} ({', '.join(places)})", ""
+    if not until:
         print(f"{said}: handed over; nobody has waited for the desk to take it")
         return 0
     while True:
@@ -81,12 +77,14 @@ def confirm(settings: Settings, fact: Control, wait_s: float, places: list[str])
             if fact.id in found.controls:
                 halts = f"halted: {'; '.join(found.kills.values())}" if found.kills else "nothing halts it"
                 print(f"{said}: in the desk's ledger; {halts}")
-                return 0
+                if left := [name for name in fact.kills if name in found.kills]:
+                    print(f"{', '.join(left)} stands all the same: it was told again since", file=sys.stderr)
+                return 1 if left else 0
             why = "the desk is down, or behind"
         except LedgerError as error:
             why = str(error)
         if time.monotonic() > until:
-            print(f"{said}: NOT yet taken by the desk after {wait_s:g} s: {why}", file=sys.stderr)
+            print(f"{said}: NOT yet taken by the desk: {why}", file=sys.stderr)
             return 1
         time.sleep(POLL_S)
 
@@ -95,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     made = parser("kill", __doc__ or "")
     made.add_argument("--reason", type=words, required=True, help="why; it stands in the ledger")
     args = made.parse_args(argv)
-    settings = config.load(*args.config)
+    settings, until = config.load(*args.config), deadline(args.wait)
     fact, places, faults = control(KILL, args.actor, args.reason), [], []
     try:
         places.append(str(relative(controls.leave(settings, fact))))
@@ -107,7 +105,12 @@ def main(argv: list[str] | None = None) -> int:
         faults.append(str(error))
     for fault in faults:
         print(fault, file=sys.stderr)
-    return confirm(settings, fact, args.wait, places) if places else 1
+    return confirm(settings, fact, until, places) if places else 1
+
+
+def deadline(wait_s: float) -> float:
+    """So long from now; 0 for not at all."""
+    return time.monotonic() + wait_s if wait_s else 0.0
 
 
 def relative(path: Path) -> Path:
@@ -116,4 +119,4 @@ def relative(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -22,6 +22,7 @@ from config import settings as config
 from engine.rewards import ope
 from engine.rewards.attribution import Attributed
 from engine.rewards.bandit import Bandit, BanditState
+from scripts._arguments import ended
 from store.choices import ChoicesError, read
 from store.database import LedgerError
 from store.ledger import ledger_url
@@ -134,4 +135,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

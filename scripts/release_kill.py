@@ -10,8 +10,9 @@ releasing it accepts those as they stand; the desk halts again for any other.
 import sys
 
 from config import settings as config
-from engine.facts import RELEASE
-from scripts.kill import confirm, control, parser, publish, words
+from engine.facts import KILL, RELEASE, releasing
+from scripts._arguments import ended
+from scripts.kill import confirm, control, deadline, name, parser, publish, relative, words
 from store import bus, controls
 from store.database import LedgerError
 from store.ledger import ledger_url
@@ -20,42 +21,45 @@ from store.ledger import ledger_url
 def main(argv: list[str] | None = None) -> int:
     made = parser("release_kill", __doc__ or "")
     which = made.add_mutually_exclusive_group()
-    which.add_argument("--kill", type=words, action="append", default=[], metavar="ID", help="a KILL that ends; may be repeated")
+    which.add_argument("--kill", type=name, action="append", default=[], metavar="ID", help="a KILL that ends; may be repeated")
     which.add_argument("--all", action="store_true", help="all that stand now")
     made.add_argument("--reason", type=words, help="why; it stands in the ledger")
     args = made.parse_args(argv)
-    settings = config.load(*args.config)
+    settings, until = config.load(*args.config), deadline(args.wait)
     try:
         found = controls.in_force(ledger_url(settings))
     except LedgerError as error:
         print(error, file=sys.stderr)
         return 1
     standing = found.kills
-    for name, word in standing.items():
-        print(f"{name}  {word}")
+    for path, waits in controls.left(settings):
+        if waits.kind == KILL and waits.id not in found.controls and waits.id not in standing:
+            print(f"{waits.id}  {waits.word}  (NOT yet taken by the desk: {relative(path)})")
+    for kill, word in standing.items():
+        print(f"{kill}  {word}")
     if not standing:
-        print("no KILL stands")
+        print("no KILL stands in the desk's ledger")
     if not args.kill and not args.all:
         if args.reason:
             print("nothing was released: name what ends with --kill ID, or --all", file=sys.stderr)
         return 2 if args.reason else 0
     if not args.reason:
         made.error("--reason is missing: say why it ends")
-    if unknown := [name for name in args.kill if name not in found.controls]:
+    if unknown := [kill for kill in args.kill if kill not in found.controls and kill not in standing]:
         print(f"nothing was released: the desk knows no {', '.join(unknown)}", file=sys.stderr)
         return 2
     if not args.kill and not standing:
         return 0
-    for name in (n for n in args.kill if n not in standing):
-        print(f"{name} ended before; it is said again, for a service that missed it")
-    fact = control(RELEASE, args.actor, args.reason, {"kills": " ".join(args.kill or standing)})
+    for kill in (k for k in args.kill if k not in standing):
+        print(f"{kill} ended before; it is said again, for a service that missed it")
+    fact = control(RELEASE, args.actor, args.reason, releasing(args.kill or standing))
     try:
         place = publish(settings, fact)
     except bus.BusDown as error:
         print(error, file=sys.stderr)
         return 1
-    return confirm(settings, fact, args.wait, [place])
+    return confirm(settings, fact, until, [place])
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from config import settings as config
+from scripts._arguments import ended
 from store import disk
 from store.backup import BackupError
 from store.database import LedgerError, shown
@@ -41,10 +42,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for writer, (seq, hashed) in manifest.heads.items():
         print(f"head {writer}={seq}:{hashed}")
+    if not args.only or "ledger" in args.only:
+        print("the desk begins halted: what was sent, killed or released after the backup is not known to it. Compare positions with the "
+              "venue's, then python -m scripts.release_kill")
     print(f"{shown(args.ledger or ledger_url(settings))}: restored from {args.backup}, as of {manifest.made_at}, in "
           f"{time.perf_counter() - began:.2f} s")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

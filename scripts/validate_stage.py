@@ -22,6 +22,7 @@ import msgspec
 from config.settings import ConfigError, load
 from config.where import said
 from engine.settings import Flags
+from scripts._arguments import ended
 
 STAGES = {"0": "000", "1": "000", "2": "100", "3": "110", "4": "111"}
 SEQUENCE = tuple(dict.fromkeys(STAGES.values()))
@@ -76,4 +77,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

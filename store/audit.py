@@ -99,3 +99,16 @@ class Auditor:
             self.at, compared = entry.seq, compared + 1
         self.differs += wrong
         return compared, wrong
+
+
+def desk_of(settings: Settings, url: str) -> Desk:
+    """The Desk as its ledger has it now: the last snapshot and what followed. `LedgerError` where there is none, or it cannot be read."""
+    connect(url, create=False).dispose()
+    with naming(url):
+        auditor = Auditor(url, settings)
+        try:
+            while auditor.run_once()[0]:
+                pass
+        finally:
+            auditor.engine.dispose()
+    return auditor.desk

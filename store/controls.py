@@ -4,6 +4,7 @@ A KILL must not be lost with a broker's log, and who gave it must know whether i
 `data/controls/` until the desk has it in its ledger; and what stands is read from the ledger: the last snapshot and what followed.
 """
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from store.chain import UNREADABLE, broken, entry_in, snapshot_digest
 from store.database import connect, naming, reading
 from store.ledger import CONTROL
 from store.shapes import odd
+
+BAD = (OSError, ValueError, msgspec.MsgspecError)      # a file that cannot be read, or says nothing
 
 
 class InForce(msgspec.Struct):
@@ -50,20 +53,38 @@ def left(settings: Settings) -> Iterator[tuple[Path, Control]]:
         return
     for path in waiting:
         try:
-            yield path, msgspec.json.decode(path.read_bytes(), type=Control)
-        except (OSError, msgspec.MsgspecError) as error:
-            yield path, Control(f"kill-unreadable-{path.stem}".replace(" ", "_"), KILL, "risk", f"{path}: {error}", 0, 0)
+            yield path, _read(path)
+        except BAD as error:
+            name, what = re.sub(r"[^\w.@-]+", "_", path.stem, flags=re.ASCII), ascii(f"{path}: {error}")[1:-1]
+            yield path, Control(f"kill-unreadable-{name}-{_stamp(path)}", KILL, "risk", what, 0, 0)
 
 
-def taken(path: Path) -> None:
-    """It is in the ledger; what could not be read is kept beside."""
+def _read(path: Path) -> Control:
+    return msgspec.json.decode(path.read_bytes(), type=Control)
+
+
+def _stamp(path: Path) -> int:
+    """Tells two files of one name apart."""
     try:
-        msgspec.json.decode(path.read_bytes(), type=Control)
-        path.unlink()
-    except FileNotFoundError:
-        return
-    except (OSError, msgspec.MsgspecError):
-        os.replace(path, path.with_suffix(".unreadable"))
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def taken(path: Path) -> bool:
+    """It is in the ledger; what could not be read is kept beside. False where the file stays: its word acts no second time."""
+    try:
+        try:
+            _read(path)
+        except FileNotFoundError:
+            return True
+        except BAD:
+            os.replace(path, path.with_name(f"{path.stem}-{_stamp(path)}.unreadable"))
+            return True
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def in_force(url: str, writer: str = "risk") -> InForce:

@@ -2,6 +2,7 @@
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from config.settings import Settings
+from engine.facts import KILL, Control
+from store import controls
 from store.backup import LEDGER, MODELS, STATE, VENUE, BackupError, Manifest, check, settle, venue_path
 from store.copying import TRUTH, copy_ledger
 from store.database import connect, naming, reading, shown
@@ -43,11 +46,19 @@ def restore(settings: Settings, folder: Path, url: str = "", only: Collection[st
                     _put(folder / name, to, undo)
         if "ledger" in wanted:       # last: a desk without one has not been restored
             _ledger(folder / LEDGER, url, manifest, undo)
+            undo.append(controls.leave(settings, halted(manifest)).unlink)
     except BaseException:
         for take_away in reversed(undo):
             take_away()
         raise
     return manifest
+
+
+def halted(manifest: Manifest) -> Control:
+    """What a restored desk begins with: nobody knows here what was sent, killed or released after the backup."""
+    reason = (f"restored from the backup of {manifest.made_at}: what was sent, killed and released after it is not known here; "
+              "compare positions with the venue's, then release this")
+    return Control(f"kill-restored-{time.time_ns() // 1000}", KILL, "restore", reason, 0, 0)
 
 
 def _nobody_there(settings: Settings) -> None:

@@ -43,6 +43,7 @@ from streams.worker import Worker, since_ms, wall_ms
 log = logging.getLogger("sluice.executor")
 RETRY_S = 0.5
 WATCH_S = 1.0
+OLD_MS = 2000       # an approval that is read so late is not sent before the venue has been asked
 
 
 class Executor:
@@ -88,23 +89,26 @@ class Executor:
         """What the desk approved, or a person's word. What was written before this life may have been sent in the one before."""
         fact = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
         if isinstance(fact, Approved):
-            await self.on_approved(fact, again=record.timestamp < self.began_ms)
+            await self.on_approved(fact, record.timestamp)
         elif isinstance(fact, Control) and self.estranged in fact.kills:
             self.estranged = ""
 
-    async def on_approved(self, approved: Approved, again: bool) -> None:
-        """Orders, cancels and the promise of one stretch; waits while the venue cannot be reached. What was handed to a line that
-        broke is left to `reconcile`."""
-        acts = approved.acts()
+    async def on_approved(self, approved: Approved, written_ms: float) -> None:
+        """Orders, cancels and the promise of one stretch, written then; waits while the venue cannot be reached. What was handed to a line
+        that broke is left to `reconcile`. What an earlier life may have sent, or has waited, is asked about first."""
+        acts, asked = approved.acts(), False
         while True:
             await self.connected.wait()
             venue = self.venue
             assert venue is not None
             try:
-                if acts and again:
-                    acts, again = await self.unsent(venue, acts), False
+                again, waited_ms = written_ms < self.began_ms, wall_ms() - written_ms
+                if acts and not asked and (again or (waited_ms > OLD_MS and not self.settings.lockstep)):
+                    acts, asked = await self.unsent(venue, acts), True
                 while acts:
                     act = acts.pop(0)
+                    if isinstance(act, Cancel) and act in self.waiting:
+                        continue        # asked already, and repeated by `reconcile` where it got lost
                     if isinstance(act, Order) and act.cause == ENTRY and self.estranged:
                         log.warning("the venue has another memory, and nobody has released %s", self.estranged)
                         await self.refuse(act, reasons.OTHER_VENUE)
@@ -134,7 +138,12 @@ class Executor:
         acts = [a for a in acts if (a.id if isinstance(a, Order) else a.order_id) in sent]
         if not acts:
             return []
-        has = (await venue.standing(acts[0].symbol, [a.id if isinstance(a, Order) else a.order_id for a in acts])).asked
+        standing = await venue.standing(acts[0].symbol, [a.id if isinstance(a, Order) else a.order_id for a in acts])
+        has = standing.asked
+        for act in [a for a in acts if isinstance(a, Order) and a.cause == ENTRY and a not in self.waiting and has[a.id] == ""
+                    and not self.settings.lockstep and 0 < a.expires_ms <= standing.ts_ms]:
+            await self.refuse(act, reasons.NOT_ARRIVED)
+            acts = [a for a in acts if (a.id if isinstance(a, Order) else a.order_id) != act.id]
         return [a for a in acts if a not in self.waiting
                 and (has[a.id] == "" if isinstance(a, Order) else has[a.order_id] in ("open", "pending"))]
 

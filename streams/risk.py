@@ -7,6 +7,8 @@ import asyncio
 import logging
 import time
 from collections import deque
+from contextlib import suppress
+from pathlib import Path
 
 from config.settings import Settings
 from engine import metrics as m
@@ -38,6 +40,9 @@ class Risk:
         self.outbox: deque[tuple[int, list[asyncio.Future]]] = deque()
         self.acknowledging = asyncio.Lock()
         self.heard_at = time.monotonic()
+        with suppress(OSError):      # ours, so that it is ours to empty, whoever leaves a word there
+            controls.folder(settings).mkdir(parents=True, exist_ok=True)
+        self.stay: set[Path] = set()      # words that are taken, and whose files cannot be removed
         self.failures, self.stuck = Failures(settings.folder("data"), settings.instance + "risk"), ""
         log.info("desk restored: ledger at %d, %d facts folded again, %d open entries", self.ledger.head()[0], self.host.refolded,
                  len(self.host.desk.portfolio.entries))
@@ -62,10 +67,14 @@ class Risk:
         """What people left beside the broker: it may be down, or have lost what it was told."""
         for path, control in list(controls.left(self.worker.settings)):
             consumed, outs = self.host.order(control)
+            if path in self.stay and not consumed:
+                continue
             if consumed:
                 log.warning("%s %s by %s (%s), from %s", control.kind, control.id, control.actor, control.reason, path)
             await self.speak(consumed, outs, 0.0)
-            controls.taken(path)
+            if not controls.taken(path) and path not in self.stay:
+                self.stay.add(path)
+                log.error("%s: it is in the ledger and cannot be taken away (this user must be able to write there)", path)
 
     async def publish(self, seq: int, produced: list) -> None:
         """Records to their topics; the ledger learns of the acknowledgement in order."""

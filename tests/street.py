@@ -39,6 +39,7 @@ from engine.facts import (
     Tick,
     candidate_id,
     frame_of,
+    releasing,
 )
 from engine.telemetry import Telemetry
 from store.ledger import Ledger
@@ -117,7 +118,8 @@ class Account:
                 self.told.setdefault(fact.order_id, fact)
             elif isinstance(fact, Control) and fact.id not in self.halts:
                 self.halts[fact.id] = fact
-                self.kills = self.kills | {fact.id} if fact.kind == KILL else self.kills - set(fact.details.get("kills", "").split())
+                ended = msgspec.json.decode(fact.details.get("kills", "[]"))
+                self.kills = self.kills | {fact.id} if fact.kind == KILL else self.kills - set(ended)
         for out in outs:
             if isinstance(out, Order):
                 assert out.id not in self.sent, f"{out.id} was sent twice"
@@ -374,7 +376,7 @@ class Street:
 
     def release(self, name: str, *kills: str) -> None:
         """Somebody ends these halts."""
-        self.logs[CONTROLS].append(encode(Control(name, RELEASE, "anna", "drawn", 0, 0, {"kills": " ".join(kills)})))
+        self.logs[CONTROLS].append(encode(Control(name, RELEASE, "anna", "drawn", 0, 0, releasing(kills))))
 
     def again(self, topic: str, most: int) -> None:
         """The last records of a log are told twice, as by a writer that was killed behind its acknowledgement."""

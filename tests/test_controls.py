@@ -7,12 +7,12 @@ from builders import SYMBOL, market, scored
 from services import Services, at, until
 
 from engine import reasons
-from engine.facts import ScoredBatch
-from scripts import kill, release_kill
+from engine.facts import KILL, Control, Fill, Fills, ScoredBatch
+from scripts import kill, release_kill, write_off
 from store import bus, controls
 from store.ledger import ledger_url
 from streams.codec import encode
-from streams.topics import CONTROL_EVENTS, MD_FRAMES, SIG_DROPPED, SIG_SCORED, named
+from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, MD_FRAMES, SIG_DROPPED, SIG_SCORED, named
 
 pytestmark = pytest.mark.broker
 
@@ -117,16 +117,27 @@ def test_a_desk_at_work_takes_a_kill_that_the_broker_never_had(desk, capsys, mon
     asyncio.run(story())
 
 
-def test_a_word_that_nobody_can_read_halts_the_desk_and_is_kept(desk, capsys):
+@pytest.mark.parametrize("name, content", [
+    ("kill-1-ann.json", b'{"id": "kill-1-ann", "kind": '), ("kill-1-\u00a0b c.json", b"garbage{"), ("kill-1-utf.json", b'{"id":"k-\xff"}'),
+    ("kill-1-x.json", b'{"type":"control","id":1}')])
+def test_a_word_that_nobody_can_read_halts_the_desk_each_time_and_is_kept(desk, capsys, name, content):
     async def story() -> None:
         async with Services(desk) as services:
             folder = controls.folder(desk)
             folder.mkdir(parents=True)
-            (folder / "kill-1-ann.json").write_text('{"id": "kill-1-ann", "kind": ')
+            bad = folder / name
+            bad.write_bytes(content)
             await services.start("risk")
-            [(name, why)] = services.workers["risk"].stage.host.desk.state.kills.items()
-            assert "kill-1-ann.json" in why and name == "kill-unreadable-kill-1-ann"
-            assert [p.name for p in folder.iterdir()] == ["kill-1-ann.unreadable"]
+            state = services.workers["risk"].stage.host.desk.state
+            for times in (1, 2):                    # the same file again is another word
+                [(kill_id, why)] = state.kills.items()
+                assert why.startswith("killed by risk: ") and kill_id.startswith("kill-unreadable-kill-1-")
+                assert [p.suffix for p in folder.iterdir()] == [".unreadable"] * times
+                status, out, _ = await ordered(capsys, release_kill, "--all", "--reason", "looked")
+                assert (status, state.kills) == (0, {}) and "nothing halts it" in out
+                if times == 1:
+                    bad.write_bytes(content)
+                    await until(lambda: state.kills)
 
     asyncio.run(story())
 
@@ -153,3 +164,68 @@ def test_bad_words_are_refused_before_anything_is_said(desk, capsys, args):
     status, _, err = given(capsys, kill, *args)
     assert status == 2 and "python -m scripts.kill: error:" in err
     assert not controls.folder(desk).exists()
+
+
+def test_a_kill_that_waits_for_the_desk_is_shown_beside_those_that_stand(desk, capsys):
+    async def story() -> None:
+        async with Services(desk) as services:
+            await services.start("risk")
+            await ordered(capsys, kill, "--reason", "one", "--actor", "ann")
+            await services.stop("risk")
+            await ordered(capsys, kill, "--reason", "two", "--actor", "bob", "--wait", "0")
+            status, out, _ = await ordered(capsys, release_kill)
+            assert status == 0 and re.search(r"-bob  killed by bob: two  \(NOT yet taken", out) and "killed by ann: one" in out
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("name", ["two words", "tab\there", "nbsp\u00a0", 'quote"s', "comma,"])
+def test_a_kill_of_any_id_can_be_released_by_it(desk, capsys, name):
+    async def story() -> None:
+        async with Services(desk) as services:
+            await services.start("risk")
+            await services.tell(CONTROL_EVENTS, ("control", encode(Control(name, KILL, "ann", "odd", 0, 0))))
+            state = services.workers["risk"].stage.host.desk.state
+            await until(lambda: state.kills)
+            status, out, _ = await ordered(capsys, release_kill, "--kill", name, "--reason", "looked")
+            assert (status, state.kills) == (0, {}) and "nothing halts it" in out
+
+    asyncio.run(story())
+
+
+def test_a_file_that_cannot_be_taken_away_is_said_to_stay(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    assert not controls.taken(tmp_path / "file" / "kill.json") and controls.taken(tmp_path / "gone.json")
+
+
+def test_an_entry_that_the_venue_does_not_hold_is_written_off_by_a_person_while_the_desk_is_halted(desk, capsys):
+    async def story() -> None:
+        async with Services(desk) as services:
+            await services.start("risk")
+            frame = market(50)
+            now = int(frame.times[-1])
+            await services.tell(MD_FRAMES, (SYMBOL, encode(frame)))
+            held = services.workers["risk"].stage.host.desk
+            await until(lambda: held.state.touches)
+            await services.tell(SIG_SCORED, (SYMBOL, encode(ScoredBatch(SYMBOL, "t1", 0, 50, now, 0.0, [scored(now)]))))
+            await until(lambda: held.portfolio.entries)
+            [entry] = list(held.portfolio.entries)
+            fill = Fill("f1", entry, SYMBOL, "BUY", 60_000.0, held.portfolio.entries[entry].qty, 0.5, True, 1, now)
+            await services.tell(EXEC_FILLS, (SYMBOL, encode(Fills(SYMBOL, "t1", 0.0, [fill]))))
+            await until(lambda: held.portfolio.positions)
+            wish = ["--entry", entry, "--price", "59000", "--reason", "closed by hand"]
+            status, out, _ = await ordered(capsys, write_off)
+            assert status == 0 and f"{entry}  {SYMBOL} +{fill.qty:g} at 60000, entering" in out
+            status, _, err = await ordered(capsys, write_off, *wish)
+            assert status == 2 and "not halted" in err
+            await ordered(capsys, kill, "--reason", "position differs")
+            status, _, err = await ordered(capsys, write_off, "--entry", "E-none", *wish[2:])
+            assert status == 2 and "holds no E-none" in err
+            status, out, _ = await ordered(capsys, write_off, *wish)
+            assert status == 0 and "in the desk's ledger" in out
+            await until(lambda: not held.portfolio.entries)
+            assert held.portfolio.positions[SYMBOL] == 0
+            [outcome] = [one for told in await services.said(EXEC_OUTCOMES) for one in told.items]
+            assert (outcome.cause, outcome.exit_price) == ("written_off", 59_000.0)
+
+    asyncio.run(story())

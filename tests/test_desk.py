@@ -1,5 +1,7 @@
 """The Desk by its facts: how an entry is made, how it ends, and what is refused."""
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from builders import book, desk, scored, settings
@@ -20,6 +22,7 @@ from engine.facts import (
     SELL,
     TARGET,
     UNKNOWN,
+    WRITE_OFF,
     Cancel,
     Control,
     Dropped,
@@ -29,6 +32,7 @@ from engine.facts import (
     Report,
     ScoredBatch,
     Tick,
+    releasing,
 )
 from engine.policy import Intent, decide
 from engine.portfolio import build_portfolio_state
@@ -42,8 +46,8 @@ def report(order: Order, status: str, filled: float = 0.0, ts_ms: int = T + 50, 
     return Report(order.id, order.symbol, status, reason, filled, 0, ts_ms)
 
 
-def fill(order: Order, qty: float, price: float = 0.0, ts_ms: int = T + 100, k: int = 1, maker: bool = True) -> Fill:
-    return Fill(f"{order.id}:{k}", order.id, order.symbol, order.side, price or order.price, qty, 0.5, maker, 0, ts_ms)
+def fill(order: Order, qty: float, price: float = 0.0, ts_ms: int = T + 100, k: int = 1, maker: bool = True, seq: int = 0) -> Fill:
+    return Fill(f"{order.id}:{k}", order.id, order.symbol, order.side, price or order.price, qty, 0.5, maker, seq, ts_ms)
 
 
 def entered(d):
@@ -291,10 +295,10 @@ def test_a_kill_takes_entries_back_lets_exits_go_on_and_holds_until_it_is_releas
     d.on(Control("k2", KILL, "risk", "not as the venue says", 1, T + 120))
     d.on(book(60_000, 60_000.1, T + 400_000))
     for at, of in enumerate(("", "k3", "k1", "k1")):      # nobody's, another's, ann's own, and again
-        d.on(Control(f"r{at}", RELEASE, "ann", "over", 1, T + 400_000, {"kills": of}))
+        d.on(Control(f"r{at}", RELEASE, "ann", "over", 1, T + 400_000, releasing([of])))
         assert d.on(scored(T + 400_001))[0].numbers.startswith("killed by"), of
     assert d.state.halted == "killed by risk: not as the venue says"
-    d.on(Control("r9", RELEASE, "bob", "looked at both", 1, T + 400_000, {"kills": "k1 k2"}))
+    d.on(Control("r9", RELEASE, "bob", "looked at both", 1, T + 400_000, releasing(["k1", "k2"])))
     assert isinstance(d.on(scored(T + 400_001))[0], Order)
 
 
@@ -365,8 +369,8 @@ def test_whatever_happens_the_position_is_the_sum_of_its_fills_exposure_stays_bo
         elif what == "tick":
             feed(Tick(now))
         elif what in ("kill", "release"):
-            standing = " ".join(list(d.state.kills)[: 1 + k % 3]) if what == "release" else ""
-            feed(Control(f"c{n}", KILL if what == "kill" else RELEASE, "t", "t", 0, now, {"kills": standing}))
+            standing = list(d.state.kills)[: 1 + k % 3] if what == "release" else []
+            feed(Control(f"c{n}", KILL if what == "kill" else RELEASE, "t", "t", 0, now, releasing(standing)))
         elif order is None:
             continue
         elif what == "accept":
@@ -406,3 +410,60 @@ def test_an_empty_side_of_the_book_is_no_price_at_which_a_stop_is_reached(side, 
     assert d.on(book(bid, ask, T + 300)) == []
     [cancel] = d.on(book(59_000, 59_000.1, T + 400) if side == "BUY" else book(61_000, 61_000.1, T + 400))
     assert isinstance(cancel, Cancel)
+
+
+def again(d, orders):
+    """What a restored desk meets: the venue's word on orders that it has not sent yet, for a life that is lost had sent them."""
+    for order in orders:
+        done = msgspec.structs.replace(report(order, DONE, order.qty), seq=8)
+        assert d.on(fill(order, order.qty, order.price or 60_000.0, seq=7)) == d.on(done) == []
+
+
+@pytest.mark.parametrize("which", ["entry", "exit"])
+def test_what_the_venue_did_for_a_lost_life_is_the_desks_again_when_it_sends_the_same_order(which):
+    first = desk()
+    order, target = opened(first)
+    [cancel] = first.on(book(59_900, 59_900.1, T + 300))
+    [close] = first.on(report(target, CANCELLED, 0.0, T + 400))
+    assert cancel.order_id == target.id
+    d = desk()
+    if which == "entry":
+        again(d, [order])
+        d.on(book(60_000, 60_000.1, T))
+        assert d.portfolio.orphans == 2
+        sent, resting = d.on(scored(T))
+        assert (sent.id, sent.qty, resting.cause, d.portfolio.positions["BTCUSDT"], d.portfolio.orphans) == (
+            order.id, order.qty, TARGET, order.qty, 0)
+        d.on(report(sent, REJECTED, order.qty, reason=reasons.DUPLICATE_ORDER))
+        assert d.portfolio.positions["BTCUSDT"] == order.qty and d.portfolio.duplicates == 1
+        return
+    opened(d)
+    again(d, [close])
+    d.on(book(59_900, 59_900.1, T + 300))
+    sent, outcome = d.on(report(target, CANCELLED, 0.0, T + 400))
+    assert (sent, outcome.qty, d.portfolio.positions["BTCUSDT"]) == (close, order.qty, 0.0) and not d.portfolio.entries
+
+
+def test_only_a_halted_desk_writes_off_an_entry_and_then_nothing_is_sent():
+    d = desk()
+    order, _ = opened(d)
+    word = Control("w1", WRITE_OFF, "ann", "the venue does not hold it", 0, T, {"entry": order.id, "price": "59990"})
+    assert d.on(word) == [] and d.portfolio.entries, "not without a kill"
+    d.on(Control("k1", KILL, "ann", "position differs", 0, T))
+    bad: list[dict[str, str]] = [{}, {"entry": "E-x", "price": "1"}, *({"entry": order.id, "price": p} for p in ("nan", "-1", "0", "x"))]
+    for at, details in enumerate(bad):
+        assert d.on(Control(f"bad{at}", WRITE_OFF, "ann", "?", 0, T, details)) == []
+    [outcome] = d.on(msgspec.structs.replace(word, id="w2"))
+    assert (outcome.cause, outcome.exit_price, outcome.qty) == ("written_off", 59_990.0, order.qty)
+    assert outcome.gross_usd == pytest.approx(order.qty * (59_990 - order.price))
+    assert not d.portfolio.entries and not d.portfolio.orders and d.portfolio.positions["BTCUSDT"] == 0
+    assert d.portfolio.realized_usd == pytest.approx(outcome.net_usd)
+    assert d.portfolio.holdings["BTCUSDT"].realized_usd == pytest.approx(outcome.net_usd)
+
+
+def test_a_cancel_without_an_answer_is_asked_again_ever_more_rarely():
+    d = desk()
+    order = entered(d)
+    asked = [at for at in range(0, 200_000, 100) for out in d.on(book(60_000, 60_000.1, T + at)) if isinstance(out, Cancel)]
+    gaps = [b - a for a, b in pairwise(asked)]
+    assert gaps == [3_000, 6_000, 12_000, 24_000, 48_000, 48_000] and asked[0] == TTL_MS and order

@@ -10,8 +10,9 @@ import pytest
 
 from config.settings import ROOT
 
-FREE = ("scripts/kill.py", "scripts/release_kill.py", "scripts/restore.py")       # commands that take free text and folders alone
 NONSENSE = [
+    ("scripts.kill", ["--reason", ""]), ("scripts.kill", ["--reason", "x", "--wait", "soon"]), ("scripts.release_kill", ["--kill", " "]),
+    ("scripts.release_kill", ["--all", "--kill", "x"]), ("scripts.write_off", ["--price", "-1"]), ("scripts.write_off", ["--entry", ""]),
     ("benchmarks.crashes", ["--points", "-5"]), ("benchmarks.crashes", ["--seed", "x"]), ("benchmarks.crashes", ["--real", "-1"]),
     ("benchmarks.crashes", ["--jobs", "0"]), ("benchmarks.crashes", ["--seconds", "nan"]), ("benchmarks.crashes", ["--symbols", "NOSUCH"]),
     ("benchmarks.crashes", ["--real-symbols", ""]), ("benchmarks.crashes", ["--points", "0", "--real", "0"]),
@@ -72,7 +73,7 @@ def test_nonsense_is_answered_with_one_line_and_status_2(module, args, capsys):
 
 def programs() -> list[Path]:
     return [p for p in sorted((*ROOT.glob("scripts/*.py"), *ROOT.glob("benchmarks/*.py"), ROOT / "benchmarks/crashes/__main__.py"))
-            if "__main__" in p.read_text() and not p.name.startswith("_") and str(p.relative_to(ROOT)) not in FREE]
+            if "__main__" in p.read_text() and not p.name.startswith("_")]
 
 
 @pytest.mark.parametrize("path", programs(), ids=lambda p: str(p.relative_to(ROOT)))

@@ -29,6 +29,7 @@ from engine.facts import (
     Standing,
     Tick,
     market_of,
+    releasing,
 )
 from engine.holding import Holding
 from engine.telemetry import Telemetry
@@ -214,7 +215,7 @@ def test_numbers_that_never_come_are_a_gap_after_some_answers(hosted):
 
 
 def release(hosted: Hosted, *kills: str) -> None:
-    hosted.take(Control(f"r{hosted.offset}", RELEASE, "ann", "the half is mine", 0, T, {"kills": " ".join(kills)}))
+    hosted.take(Control(f"r{hosted.offset}", RELEASE, "ann", "the half is mine", 0, T, releasing(kills)))
 
 
 def test_who_releases_accepts_what_differs_also_over_a_restart_and_only_that(hosted):
@@ -280,7 +281,7 @@ def test_a_release_told_again_accepts_nothing_more(hosted):
     order = bought(hosted)
     hosted.take(stands(3, order.qty + 0.5, 60_000.0, -1.0))
     [first] = hosted.kills
-    again = Control("r", RELEASE, "ann", "seen", 0, T, {"kills": first})
+    again = Control("r", RELEASE, "ann", "seen", 0, T, releasing([first]))
     hosted.take(again)
     hosted.take(stands(3, order.qty + 0.6, 60_000.0, -1.0))
     assert hosted.halted

@@ -10,7 +10,7 @@ from benchmarks.stream import free_port
 from config.settings import Settings
 from engine import metrics as m
 from engine import reasons
-from engine.facts import BUY, ENTRY, KILL, LIMIT, RELEASE, Approved, Cancel, Control, Order, Reports, ScoredBatch
+from engine.facts import BUY, ENTRY, KILL, LIMIT, RELEASE, Approved, Cancel, Control, Order, Reports, ScoredBatch, releasing
 from store.ledger import Ledger, ledger_url
 from streams.codec import decode, encode
 from streams.topics import CONTROL_EVENTS, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED
@@ -140,11 +140,11 @@ def test_a_venue_with_another_memory_halts_the_desk_and_gets_no_entry_until_some
             assert [(r.order_id, r.status, r.reason) for r in rejected] == [("E-before", "rejected", reasons.OTHER_VENUE)]
             assert other.pits[SYMBOL].floor.matching.seq == 0 and not other.pits[SYMBOL].floor.matching.live
 
-            await services.tell(CONTROL_EVENTS, ("control", encode(Control("r0", RELEASE, "ann", "my drill", 0, 0, {"kills": "drill"}))))
+            await services.tell(CONTROL_EVENTS, ("control", encode(Control("r0", RELEASE, "ann", "my drill", 0, 0, releasing(["drill"])))))
             await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-drill", 1000.0))))
             await heard(services, "E-drill", "rejected")
             assert services.shows(m.HALTED), "a word on another halt ends none"
-            await services.tell(CONTROL_EVENTS, ("control", encode(Control("r1", RELEASE, "ann", "looked", 0, 0, {"kills": kill.id}))))
+            await services.tell(CONTROL_EVENTS, ("control", encode(Control("r1", RELEASE, "ann", "looked", 0, 0, releasing([kill.id])))))
             await until(lambda: not services.shows(m.HALTED))
             await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-after", 1000.0))))
             await until(lambda: other.pits[SYMBOL].floor.matching.seq)
@@ -154,7 +154,7 @@ def test_a_venue_with_another_memory_halts_the_desk_and_gets_no_entry_until_some
                 other = await services.exchange(at(settings, tmp_path / folder))
                 await until(lambda: services.shows(m.HALTED))
                 kills = services.workers["risk"].stage.host.desk.state.kills
-                word = Control(f"r{n + 2}", RELEASE, "ann", "looked", 0, 0, {"kills": " ".join(kills)})
+                word = Control(f"r{n + 2}", RELEASE, "ann", "looked", 0, 0, releasing(kills))
                 await services.tell(CONTROL_EVENTS, ("control", encode(word)))
                 await until(lambda: not services.shows(m.HALTED))
 
@@ -299,5 +299,29 @@ def test_the_venue_is_compared_on_start_and_then_again_and_an_order_that_is_not_
             assert "orphan S-1" in services.workers["risk"].stage.host.desk.state.halted
             assert [o.order_id for o in floor.matching.open_orders()] == ["S-1"]
             await stranger.close()
+
+    asyncio.run(story())
+
+
+def test_an_entry_whose_time_is_over_when_the_venue_can_be_reached_again_is_refused_with_its_cancels(on_kafka):
+    settings = at(on_kafka, port=free_port(), symbols=[SYMBOL])
+    wired = at(settings, port=free_port())
+
+    async def story() -> None:
+        async with Services(wired) as services:
+            exchange = await services.exchange(settings)
+            async with Wire(wired.exchange.port, settings.exchange.port):
+                await services.start("executor")
+                await until(lambda: exchange.traders and exchange.pits[SYMBOL].floor.known_ms)
+                now = exchange.pits[SYMBOL].floor.known_ms
+            late = msgspec.structs.replace(order("E-late"), expires_ms=now + 1000)
+            good = msgspec.structs.replace(order("E-good"), expires_ms=now + 600_000)
+            again = [Cancel("E-late", SYMBOL, now + n, "entry_ttl") for n in range(20)]
+            await services.tell(SIG_APPROVED, (SYMBOL, decided(settings, late, good)), (SYMBOL, approved(*again)))
+            await asyncio.sleep(2.5)
+            async with Wire(wired.exchange.port, settings.exchange.port) as wire:
+                await heard(services, "E-good", "accepted")
+                assert await reports(services, "E-late") == [("rejected", reasons.NOT_ARRIVED)]
+                assert wire.seen == ["E-good"]
 
     asyncio.run(story())
