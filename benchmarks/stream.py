@@ -18,6 +18,7 @@ Paced: the simulated market as fast as the desk paces it (SPEED=max), when decis
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ import numpy as np
 from benchmarks import _carry
 from benchmarks._bench import counted, cpu_s, open_model, quantiles, running, until
 from config import settings as config
+from engine.metrics import STAGES
 from scripts._arguments import ended, number, positive, seconds, several, some_seconds
 from streams import broker
 from streams.broker import free_port
@@ -41,6 +43,8 @@ OPEN = {
     "POLICY_MAX_PER_REGIME": "30", "POLICY_MAX_PER_SYMBOL": "10", "POLICY_SCALE_IN_MAX": "10", "POLICY_SCALE_IN_CONF_DELTA": "0",
     "POLICY_MAX_EXPOSURE_TOTAL": "1e9", "POLICY_MAX_EXPOSURE_PER_SYMBOL": "1e9", "SLUICE_EQUITY_USD": "1e8",
 }
+SPLITS = {1: [",".join(STAGES)], 2: ["collector,signal_engine,ai_scorer", "risk,executor,supervisor"],
+          3: ["collector,signal_engine", "ai_scorer,risk", "executor,supervisor"], 6: [*STAGES]}
 BRISK = ("desk: {entry_ttl_ms: 300, max_holding_ms: 300}\nlabels: {fill_within_ms: 300, horizon_ms: 300}\n"
          "triggers: {cooldown_ms: 50}\n")
 STEPS = (("published", "stage_latency_ms/collector"), ("candidates", "stage_latency_ms/signal_engine"),
@@ -51,11 +55,15 @@ STEPS = (("published", "stage_latency_ms/collector"), ("candidates", "stage_late
 class Run:
     """What a measured stretch left: samples by series within it, and the processor time of each process."""
 
-    def __init__(self, file: Path, began: float, ended: float, cpu: dict[str, float]):
+    def __init__(self, files: list[Path], began: float, ended: float, cpu: dict[str, float]):
         self.took, self.cpu = ended - began, cpu
-        with np.load(file) as kept:
-            at = {name.removesuffix(":at"): kept[name] for name in kept.files if name.endswith(":at")}
-            self.samples = {name: kept[f"{name}:value"][(when > began) & (when < ended)] for name, when in at.items()}
+        self.samples: dict[str, np.ndarray] = {}
+        for file in files:
+            with np.load(file) as kept:
+                for name in (n.removesuffix(":at") for n in kept.files if n.endswith(":at")):
+                    when = kept[f"{name}:at"]
+                    within = kept[f"{name}:value"][(when > began) & (when < ended)]
+                    self.samples[name] = np.concatenate([self.samples[name], within]) if name in self.samples else within
         if "decided_past_ms" in self.samples:
             self.samples["decided_past_ms"] = self.samples["decided_past_ms"] - self.of("taken_past_ms").min(initial=np.inf)
 
@@ -78,31 +86,42 @@ def market_file(folder: Path, rate: float) -> Path:
     return path
 
 
-def live(folder: Path, kafka: broker.Broker, env: dict[str, str], rate: float, warm: float, seconds: float) -> Run:
-    """The route at that rate; 0 for the shipped market."""
-    file, port = folder / f"samples-{rate:g}.npz", int(env["SLUICE_METRICS_PORT"])
+def live(folder: Path, kafka: broker.Broker, env: dict[str, str], rate: float, warm: float, seconds: float, processes: int = 1) -> Run:
+    """The route at that rate, in so many processes; 0 for the shipped market."""
+    files = [folder / f"samples-{rate:g}-{i}.npz" for i in range(processes)]
+    ports = [int(env["SLUICE_METRICS_PORT"]), *(free_port() for _ in files[1:])]
+    desks = [["benchmarks._route", str(file), "--services", services] for file, services in zip(files, SPLITS[processes])]
+    where = ports[next(i for i, services in enumerate(SPLITS[processes]) if "risk" in services)]
     more = ["--config", str(market_file(folder, rate))] if rate else []
     subprocess.run([sys.executable, "-m", "streams.admin"], env=env, cwd=config.ROOT, check=True, stdout=subprocess.DEVNULL)
-    with running(["streams.exchange", *more], ["benchmarks._route", str(file), *more], env=env) as children:
-        until(lambda: counted(port, 'frames_total{service="risk"') > 20, children, 90)
+    with contextlib.ExitStack() as stack:
+        children = stack.enter_context(running(["streams.exchange", *more], env=env))
+        for desk, port in zip(desks, ports):
+            children = [*children, *stack.enter_context(running([*desk, *more], env=env | {"SLUICE_METRICS_PORT": str(port)}))]
+        until(lambda: counted(where, 'frames_total{service="risk"') > 20, children, 90)
         time.sleep(warm)
-        pids = {"exchange": children[0].pid, "desk": children[1].pid, "broker": kafka.pid}
-        began, before = time.monotonic(), {name: cpu_s(pid) for name, pid in pids.items()}
+        pids = {"exchange": [children[0].pid], "desk": [child.pid for child in children[1:]], "broker": [kafka.pid]}
+
+        def used() -> dict[str, float]:
+            return {name: sum(map(cpu_s, some)) for name, some in pids.items()}
+        began, before = time.monotonic(), used()
         time.sleep(seconds)
-        ended, after = time.monotonic(), {name: cpu_s(pid) for name, pid in pids.items()}
-    return Run(file, began, ended, {name: (after[name] - before[name]) / (ended - began) for name in pids})
+        ended, after = time.monotonic(), used()
+    return Run(files, began, ended, {name: (after[name] - before[name]) / (ended - began) for name in pids})
 
 
-def latency(folder: Path, kafka: broker.Broker, base: dict[str, str], rates: list[float], warm: float, seconds: float) -> None:
+def latency(folder: Path, kafka: broker.Broker, base: dict[str, str], rates: list[float], warm: float, seconds: float,
+            processes: int) -> None:
     """A row a rate, and below it where the time goes."""
-    print(f"tick → …, p50/p99 ms over {seconds:g} s after {warm:g} s of warm-up, 1 process of 6 services")
+    print(f"tick → …, p50/p99 ms over {seconds:g} s after {warm:g} s of warm-up, 6 services in {processes} "
+          f"process{'es' if processes > 1 else ''}: {' · '.join(SPLITS[processes])}")
     print(f"{'events/s':>9} {'frames/s':>8} {'cand./s':>7} {'orders':>6} " + " ".join(f"{name:>13}" for name, _ in STEPS)
           + "   processors (desk, broker, exchange)   load")
     for i, rate in enumerate(rates):
         env = base | OPEN | {
             "SLUICE_DATA": str(folder / f"data{i}"), "SLUICE_MODELS": str(folder / "models"), "SLUICE_METRICS_PORT": str(free_port()),
             "SLUICE_INSTANCE": f"r{i}", "SLUICE_FEED": f"r{i}", "SLUICE_EXCHANGE_PORT": str(free_port())}
-        run = live(folder, kafka, env, rate, warm, seconds)
+        run = live(folder, kafka, env, rate, warm, seconds, processes)
         cells = ["/".join(f"{q:.1f}" for q in quantiles(run.of(series), 0.5, 0.99)) for _, series in STEPS]
         used = " + ".join(f"{run.cpu[name]:.2f}" for name in ("desk", "broker", "exchange"))
         print(f"{run.rate('market_events_total'):>9,.0f} {len(run.of('market_events_total')) / run.took:>8,.0f} "
@@ -164,6 +183,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", choices=("latency", "carry", "paced"), help="one of the three (default all)")
     parser.add_argument("--rates", type=several(RATE), default="100,1000,5000", help="market events a second (default 100,1000,5000)")
     parser.add_argument("--seconds", type=seconds, default=20.0, help="measured at each rate (default 20)")
+    parser.add_argument("--processes", type=positive, choices=sorted(SPLITS), default=1,
+                        help="that the six services are spread over for the latency (default 1, as in the demo)")
     parser.add_argument("--warm", type=some_seconds, default=8.0, help="left out before (default 8)")
     parser.add_argument("--workers", type=several(positive), default="1,2",
                         help="processes of features and scores, each with a symbol of its own (default 1,2)")
@@ -178,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         with broker.start(folder / "kafka") as kafka:
             base = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": kafka.address, "SLUICE_LOG_LEVEL": "ERROR"}
             if args.only in (None, "latency"):
-                latency(folder, kafka, base, args.rates, args.warm, args.seconds)
+                latency(folder, kafka, base, args.rates, args.warm, args.seconds, args.processes)
             if args.only in (None, "carry"):
                 carry(folder, base, args.workers, args.sizes, args.events, args.plain)
             if args.only in (None, "paced"):
