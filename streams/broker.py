@@ -9,6 +9,7 @@ import argparse
 import base64
 import hashlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from store import disk
 from streams import jars
 
 HOST = "127.0.0.1"
+FREE = 20_000, 32_000
 LOG_MB, LOGS = 8, 3   # the broker's own log: so many files of so many megabytes
 MAX_RECORD_BYTES = 16 << 20
 KEPT_CACHES = 4
@@ -104,10 +107,13 @@ def listening(port: int, host: str = HOST) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.socket() as s:
-        s.bind((HOST, 0))
-        return s.getsockname()[1]
+    """A port that nobody has at this moment, below those that the kernel gives to connections: else one of them may take it before the
+    process that it is for."""
+    while True:
+        port = random.SystemRandom().randrange(*FREE)
+        with socket.socket() as s, suppress(OSError):
+            s.bind((HOST, port))
+            return port
 
 
 def properties(data: Path, kafka: Kafka, port: int, controller_port: int) -> dict[str, object]:
