@@ -177,6 +177,17 @@ def desk(settings: Settings) -> g.Dashboard:
                 "opened {{route}}": total(m.TRADES_OPENED_TOTAL, "route", window="1h", function="increase"),
                 "won {{route}}": total(m.TRADES_WON_TOTAL, "route", window="1h", function="increase")})),
         )),
+        Row("Sizes", 8, (
+            (6, bars("What bounded a size, 1 h", "The smallest cap, on every sizing", "{{cap}}",
+                     total(m.SIZING_CAP_LIMIT_TOTAL, "cap", window="1h", function="increase"))),
+            (6, graph("Risk multiplier", "Of the last size, and its median over five minutes: 1 where risk takes nothing; watch the dips", {
+                "last": level(m.SIZING_RISK_MULTIPLIER), "median": quantile(0.5, m.SIZING_RISK_MULTIPLIER_SEEN)}, "percentunit")),
+            (6, stacked("What risk took from", "Sizes that a factor reduced, a second",
+                        {"{{factor}}": total(m.SIZING_RISK_SCALED_TOTAL, "factor")}, "ops")),
+            (6, graph("Planned, and by which price of the collateral", "Notional of the plans, USD an hour; sizings by source of the price", {
+                "{{symbol}}": total(m.PLAN_NOTIONAL_USD_TOTAL, "symbol", window="1h", function="increase"),
+                "price: {{source}}": total(m.SIZING_PRICE_SOURCE_TOTAL, "source", window="1h", function="increase")})),
+        )),
         Row("Rewards", 8, (
             (8, stacked("Choices", "Orders a second, by the arm that shaped them",
                         {"{{arm}}": total(m.BANDIT_CHOICES_TOTAL, "arm")}, "ops")),
