@@ -184,7 +184,7 @@ def desk(settings: Settings) -> g.Dashboard:
                 "last": level(m.SIZING_RISK_MULTIPLIER), "median": quantile(0.5, m.SIZING_RISK_MULTIPLIER_SEEN)}, "percentunit")),
             (6, stacked("What risk took from", "Sizes that a factor reduced, a second",
                         {"{{factor}}": total(m.SIZING_RISK_SCALED_TOTAL, "factor")}, "ops")),
-            (6, graph("Planned, and by which price of the collateral", "Notional of the plans, USD an hour; sizings by source of the price", {
+            (6, graph("Planned, and by which price of the collateral", "Notional of the plans, USD an hour; sizings by source", {
                 "{{symbol}}": total(m.PLAN_NOTIONAL_USD_TOTAL, "symbol", window="1h", function="increase"),
                 "price: {{source}}": total(m.SIZING_PRICE_SOURCE_TOTAL, "source", window="1h", function="increase")})),
         )),
