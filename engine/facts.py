@@ -110,7 +110,11 @@ def join(frames: list[Frame]) -> Frame:
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False, tag="candidate", array_like=True):
-    """A trigger fired: this side, from this entry to this target or stop. `features` is float32[F] of the declared list."""
+    """A trigger fired: this side, from this entry to this target or stop. `features` is float32[F] of the declared list.
+
+    What stood around it, in lots: at the best bid and ask, and in the first three levels of each side; and how many trades there were in the
+    last minute (`windows.sigma_ms`). Features are ratios, so that a model can serve any symbol; sizes need the thing itself.
+    """
     id: str
     symbol: str
     ts_ms: int
@@ -123,6 +127,11 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, tag="candidate", array_li
     schema_hash: str
     features: bytes
     seq: int = 0     # the number of the event that fired it, within the session
+    bid_lots: int = 0
+    bid_depth: int = 0
+    ask_lots: int = 0
+    ask_depth: int = 0
+    trades: int = 0
 
 
 def candidate_id(symbol: str, session: str, ts_ms: int, side: str) -> str:

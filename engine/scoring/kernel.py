@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 BUCKETS = 32
+NEAR = 3                 # levels of a side that count as depth at hand
 FAST, SLOW, SIGMA, SPIKE = range(4)
 # summed channels of each window
 OFI, BOUGHT, SOLD, PRINTS, BOOKS, MIDS, DEPTHS, TOUCHES, REMOVED, CANCELLED, CANCEL_SIGNED, SQUARES = range(12)
@@ -286,12 +287,13 @@ def _row(ts, book, regime, imbalance, ofi_z, sigma, depth_b, depth_a, gap_ms, in
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def fold(times, kinds, books, trades, regimes, limits, widths, ints, floats, sums, rings, bucket, marks, starts, squares,
-         events, when, sides, causes, touches, sigmas, rows):
+         events, when, sides, causes, touches, sigmas, rows, around):
     """Events join the state; candidates are written to the outputs, how many is returned.
 
     `regimes` uint8[n]: the code in force at each event. `limits` float64: imbalance, ofi_z. `widths` int64: bucket widths of the
     four windows, then fast_ms, cooldown_ms, warm_events, gap_ms. Outputs have room for two candidates a book: event index, time, side
-    (+1, −1), cause (bits), touch in ticks [m, 2], ten-second sigma in bps, features float32[m, F].
+    (+1, −1), cause (bits), touch in ticks [m, 2], ten-second sigma in bps, features float32[m, F], and what stands around [m, 5]: lots at
+    the best bid, in the first `NEAR` bids, at the best ask, in the first `NEAR` asks, and the trades of the sigma window.
     """
     b, t, m = 0, 0, 0
     gap_ms = widths[GAP_MS]
@@ -345,5 +347,9 @@ def fold(times, kinds, books, trades, regimes, limits, widths, ints, floats, sum
             sigmas[m] = _sigma(ts, widths, ints, sums, bucket)
             _row(ts, book, regimes[i], imbalance, z, sigmas[m], float(depth_b), float(depth_a), gap_ms, ints, floats, widths, sums,
                  bucket, marks, starts, rows[m], way)
+            around[m, 0], around[m, 1], around[m, 2], around[m, 3], around[m, 4] = bq, 0, aq, 0, sums[SIGMA, PRINTS]
+            for level in range(NEAR):
+                around[m, 1] += book[1, level]
+                around[m, 3] += book[3, level]
             m += 1
     return m

@@ -20,7 +20,8 @@ class Columns(NamedTuple):
 
     `event` int64: index of the event in the frame; `side` int8: +1 buys, −1 sells; `entry`, `stop`, `target` float64 in quote
     currency; `regime` uint8: code of `regime.NAMES`; `features` float32[m, F] in the order of `FEATURES`; `trigger` uint8: code of
-    `triggers.NAMES`; `ts_ms` int64; `ticks` int64[m, 3]: entry, stop, target in ticks.
+    `triggers.NAMES`; `ts_ms` int64; `ticks` int64[m, 3]: entry, stop, target in ticks; `around` int64[m, 5]: `Candidate.bid_lots` to
+    `Candidate.trades`.
     """
     event: np.ndarray
     side: np.ndarray
@@ -32,6 +33,7 @@ class Columns(NamedTuple):
     trigger: np.ndarray
     ts_ms: np.ndarray
     ticks: np.ndarray
+    around: np.ndarray
 
 
 def _nothing(dtype, *shape: int) -> np.ndarray:
@@ -41,7 +43,7 @@ def _nothing(dtype, *shape: int) -> np.ndarray:
 
 
 NONE = Columns(_nothing(np.int64), _nothing(np.int8), _nothing(np.float64), _nothing(np.float64), _nothing(np.float64), _nothing(np.uint8),
-               _nothing(np.float32, len(FEATURES)), _nothing(np.uint8), _nothing(np.int64), _nothing(np.int64, 3))
+               _nothing(np.float32, len(FEATURES)), _nothing(np.uint8), _nothing(np.int64), _nothing(np.int64, 3), _nothing(np.int64, 5))
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -85,7 +87,7 @@ class SignalEngine:
         self._codes = np.empty(n, np.uint8)
         m = 2 * n
         self._out = (np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int8), np.empty(m, np.uint8), np.empty((m, 2), np.int64),
-                     np.empty(m), np.empty((m, len(FEATURES)), np.float32))
+                     np.empty(m), np.empty((m, len(FEATURES)), np.float32), np.empty((m, 5), np.int64))
 
     def columns(self, frame: Frame) -> Columns:
         """The frame's candidates as columns. `ValueError` for another symbol, or ticks that are not the instrument's."""
@@ -100,13 +102,13 @@ class SignalEngine:
         m = kernel.fold(times, kinds, books, trades, self._codes, self._limits, self._widths, *(self._state + self._out))
         if not m:
             return NONE
-        events, when, sides, causes, touches, sigmas, rows = (a[:m] for a in self._out)
+        events, when, sides, causes, touches, sigmas, rows, around = (a[:m] for a in self._out)
         ticks = np.empty((m, 3), np.int64)
         barriers(sides, touches, sigmas, self._barriers, ticks)
         prices = np.round(ticks * self.tick, self._decimals)
         events = events.copy()
         return Columns(events, sides.copy(), prices[:, 0], prices[:, 1], prices[:, 2], self._codes[events], rows.copy(),
-                       causes.copy(), when.copy(), ticks)
+                       causes.copy(), when.copy(), ticks, around.copy())
 
     def on(self, frame: Frame) -> list[Candidate]:
         """The frame's candidates as facts, in order of time."""
@@ -115,13 +117,13 @@ class SignalEngine:
             return []
         blob, width = c.features.tobytes(), 4 * len(FEATURES)
         found = []
-        for k, (event, way, entry, stop, target, code, cause, ts) in enumerate(zip(
+        for k, (event, way, entry, stop, target, code, cause, ts, around) in enumerate(zip(
                 c.event.tolist(), c.side.tolist(), c.entry.tolist(), c.stop.tolist(), c.target.tolist(), c.regime.tolist(),
-                c.trigger.tolist(), c.ts_ms.tolist(), strict=True)):
+                c.trigger.tolist(), c.ts_ms.tolist(), c.around.tolist(), strict=True)):
             side = BUY if way > 0 else SELL
             found.append(Candidate(candidate_id(self.symbol, self.session, ts, side), self.symbol, ts, side, entry, stop, target,
                                    regime.NAMES[code], CAUSES[cause], SCHEMA_HASH, blob[k * width:(k + 1) * width],
-                                   frame.seq + event))
+                                   frame.seq + event, *around))
         return found
 
     def snapshot(self) -> bytes:
