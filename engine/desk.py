@@ -4,7 +4,7 @@ It opens (guards → S4's policy → size) and closes (target, stop, time, hold)
 No clock, no I/O, no randomness: equal facts in equal order give byte-equal answers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import isfinite
 
 import msgspec
@@ -35,10 +35,11 @@ from engine.facts import (
     Scored,
     ScoredBatch,
     Tick,
+    account_of,
     opposite,
 )
 from engine.portfolio import CANCELLING, ENTERING, EXITING, OPEN, Entry, Portfolio, Working
-from engine.settings import DeskSettings, EntryLimits, Instrument, Sizing, Venue
+from engine.settings import Mind
 from engine.sizing.size import round_down
 
 Out = Order | Cancel | Dropped | Outcome
@@ -54,9 +55,10 @@ class Touch(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """All that the Desk remembers."""
+    """All that the Desk remembers. `twins` are the books of the paper account beside a real one; empty on paper."""
 
     portfolio: Portfolio
+    twins: Portfolio
     touches: dict[str, Touch] = {}
     now_ms: int = 0
     epoch: int = 0
@@ -76,9 +78,9 @@ class State(msgspec.Struct):
 class Desk:
     """One account's mind."""
 
-    def __init__(self, desk: DeskSettings, limits: EntryLimits, sizing: Sizing, venue: Venue, instruments: Mapping[str, Instrument]):
-        self.desk, self.limits, self.sizing, self.venue, self.instruments = desk, limits, sizing, venue, instruments
-        self.state = State(Portfolio(desk.equity_usd))
+    def __init__(self, mind: Mind):
+        self.desk, self.limits, self.sizing, self.venue, self.instruments = mind.desk, mind.policy, mind.sizing, mind.venue, mind.symbols
+        self.state = State(Portfolio(self.desk.equity_usd), Portfolio(self.desk.equity_usd))
         self._on: dict[type, Callable[..., list[Out]]] = {
             Market: self.on_market,
             Scored: self.on_scored,
@@ -91,8 +93,24 @@ class Desk:
 
     @property
     def portfolio(self) -> Portfolio:
-        """The books."""
+        """The books of the account that trades."""
         return self.state.portfolio
+
+    def books(self, order_id: str) -> Portfolio:
+        """The books that an order or entry stands in."""
+        return self.state.twins if account_of(order_id) else self.state.portfolio
+
+    def entries(self, symbol: str = "") -> list[Entry]:
+        """Live entries of both accounts, of one symbol or of all."""
+        found = [*self.state.portfolio.entries.values()]
+        if self.state.twins.entries:
+            found += self.state.twins.entries.values()
+        return [e for e in found if e.symbol == symbol] if symbol else found
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held or on its way in either account."""
+        return not (self.state.portfolio.entries or self.state.twins.entries)
 
     def on(self, fact) -> list[Out]:
         """What this fact makes the Desk do or refuse."""
@@ -100,7 +118,7 @@ class Desk:
 
     def snapshot(self) -> bytes:
         """The whole state; `restore` of it continues byte for byte."""
-        self.portfolio._view = None
+        self.state.portfolio._view = self.state.twins._view = None
         return msgspec.msgpack.encode(self.state)
 
     def restore(self, blob: bytes) -> None:
@@ -113,15 +131,15 @@ class Desk:
 
     def working(self, symbol: str) -> bool:
         """Whether any order of the symbol is unsettled, so that the venue may still say something."""
-        entries = self.portfolio.entries
-        return bool(entries) and any(entries[o.entry_id].symbol == symbol and not o.settled for o in self.portfolio.orders.values())
+        return not self.idle and any(
+            books.entries[o.entry_id].symbol == symbol and not o.settled
+            for books in (self.state.portfolio, self.state.twins) for o in books.orders.values())
 
     # the market
 
     def first_due(self, symbol: str, ts: np.ndarray, bid: np.ndarray, ask: np.ndarray) -> int:
         """The first book (its row) that asks something of an open entry, or the number of rows. Changes nothing."""
-        rows = len(ts)
-        held = [e for e in self.portfolio.entries.values() if e.symbol == symbol]
+        rows, held = len(ts), self.entries(symbol)
         if not held or not rows:
             return rows
         timeout, first = self.desk.cancel_timeout_ms, rows
@@ -140,13 +158,12 @@ class Desk:
 
     def on_market(self, market: Market) -> list[Out]:
         """Closes what target, stop or time ask to be closed, book by book."""
-        state = self.state
         ts = np.frombuffer(market.ts, np.int64)
         if not len(ts):
             return []
         bid, ask = np.frombuffer(market.bid, np.int32), np.frombuffer(market.ask, np.int32)
         out: list[Out] = []
-        if state.portfolio.entries:
+        if not self.idle:
             row = 0
             while (row := row + self.first_due(market.symbol, ts[row:], bid[row:], ask[row:])) < len(ts):
                 self._touch(market.symbol, int(bid[row]), int(ask[row]), int(ts[row]))
@@ -165,7 +182,7 @@ class Desk:
         if touch is None:
             return out
         ts_ms = at_ms or touch.ts_ms
-        for entry in [e for e in self.portfolio.entries.values() if e.symbol == symbol]:
+        for entry in self.entries(symbol):
             cause = due(entry, touch.bid, touch.ask, ts_ms, self.desk.cancel_timeout_ms)
             if cause == ENTRY:
                 out.append(self._take_back(entry, ts_ms, "entry_ttl"))
@@ -176,7 +193,7 @@ class Desk:
     def on_tick(self, tick: Tick) -> list[Out]:
         """Time passed without a market event: holding times and unanswered cancels are still watched."""
         self.state.now_ms = max(self.state.now_ms, tick.ts_ms)
-        return [o for symbol in sorted({e.symbol for e in self.portfolio.entries.values()}) for o in self._due(symbol, tick.ts_ms)]
+        return [o for symbol in sorted({e.symbol for e in self.entries()}) for o in self._due(symbol, tick.ts_ms)]
 
     # entering
 
@@ -208,8 +225,8 @@ class Desk:
         signal, state = scored.signal, self.state
         state.now_ms = max(state.now_ms, signal.ts_ms)
         out: list[Out] = []
-        if state.portfolio.entries:
-            for entry in [e for e in state.portfolio.entries.values() if e.symbol == signal.symbol]:
+        if not self.idle:
+            for entry in self.entries(signal.symbol):
                 if entry.state == OPEN and entry.side == signal.side and scored.p < entry.tau_hold:
                     out += self._close(entry, HOLD, state.now_ms)
         blocked = self._guard(scored) or policy.low_confidence(scored.p, self.limits) or self._enter(scored, out)
@@ -221,8 +238,7 @@ class Desk:
 
     def indifferent(self, symbol: str) -> bool:
         """Whether a score below the policy's minimum is refused here without regard to anything that may happen in between."""
-        return not self.state.kills and symbol in self.state.touches and all(
-            e.symbol != symbol for e in self.portfolio.entries.values())
+        return not self.state.kills and symbol in self.state.touches and (self.idle or not self.entries(symbol))
 
     def _guard(self, scored: Scored) -> policy.Block | None:
         signal, state = scored.signal, self.state
@@ -301,7 +317,7 @@ class Desk:
 
     def _claim(self, order: Order) -> list[Out]:
         """What the venue said of this id before we sent it: a life of ours that is lost had sent it."""
-        return [out for fact in self.portfolio.claim(order.id) for out in self.on(fact)]
+        return [out for fact in self.books(order.id).claim(order.id) for out in self.on(fact)]
 
     # leaving
 
@@ -312,8 +328,7 @@ class Desk:
     def _close(self, entry: Entry, cause: str, ts_ms: int) -> list[Out]:
         """Takes the working order back first; what remains is closed at the touch once the venue has confirmed."""
         entry.cause = cause
-        order = self.portfolio.orders[entry.order_id]
-        if order.settled:
+        if self.books(entry.id).orders[entry.order_id].settled:
             return self._exit(entry, ts_ms)
         if entry.state == OPEN:
             entry.state = CANCELLING
@@ -324,7 +339,7 @@ class Desk:
         entry.state = OPEN if kind == LIMIT else EXITING
         entry.asked_ms = ts_ms
         order = Order(
-            f"X{entry.exits}-{entry.id[2:]}",
+            f"{'Y' if account_of(entry.id) else 'X'}{entry.exits}-{entry.id[2:]}",
             TARGET if kind == LIMIT else entry.cause,
             entry.id,
             entry.symbol,
@@ -338,29 +353,30 @@ class Desk:
             self.state.epoch,
             ts_ms,
         )
-        self.portfolio.send(order)
+        self.books(entry.id).send(order)
         return [order, *self._claim(order)]
 
     def on_report(self, report: Report) -> list[Out]:
         """The venue ended or took an order."""
         self.state.now_ms = max(self.state.now_ms, report.ts_ms)
-        order = self.portfolio.on_report(report)
+        order = self.books(report.order_id).on_report(report)
         return self._settle(order, report.ts_ms, report.status == REJECTED) if order else []
 
     def on_fill(self, fill: Fill) -> list[Out]:
         """An execution of ours."""
         self.state.now_ms = max(self.state.now_ms, fill.ts_ms)
-        order = self.portfolio.on_fill(fill)
+        order = self.books(fill.order_id).on_fill(fill)
         return self._settle(order, fill.ts_ms, False) if order else []
 
     def _settle(self, order: Working, ts_ms: int, rejected: bool) -> list[Out]:
         """What follows once an order has ended and its fills are all booked."""
         if not order.settled:
             return []
-        entry = self.portfolio.entries[order.entry_id]
+        books = self.books(order.entry_id)
+        entry = books.entries[order.entry_id]
         if entry.held <= 0:
             entry.cause = entry.cause or (TARGET if entry.bought else ENTRY)
-            outcome = self.portfolio.close(entry, ts_ms)
+            outcome = books.close(entry, ts_ms)
             return [outcome] if outcome else []
         if order.id != entry.order_id:
             return []
@@ -388,7 +404,7 @@ class Desk:
         if control.kind == KILL:
             state.kills[control.id] = control.word
             return [
-                self._take_back(e, state.now_ms, HALT) for e in self.portfolio.entries.values() if e.state == ENTERING and not e.asked_ms
+                self._take_back(e, state.now_ms, HALT) for e in self.entries() if e.state == ENTERING and not e.asked_ms
             ]
         for name in control.kills:
             state.kills.pop(name, None)

@@ -112,8 +112,8 @@ def join(frames: list[Frame]) -> Frame:
 class Candidate(msgspec.Struct, frozen=True, gc=False, tag="candidate", array_like=True):
     """A trigger fired: this side, from this entry to this target or stop. `features` is float32[F] of the declared list.
 
-    What stood around it, in lots: at the best bid and ask, and in the first three levels of each side; and how many trades there were in the
-    last minute (`windows.sigma_ms`). Features are ratios, so that a model can serve any symbol; sizes need the thing itself.
+    What stood around it, in lots: at the best bid and ask, and in the first three levels of each side; and how many trades there were in
+    the last minute (`windows.sigma_ms`). Features are ratios, so that a model can serve any symbol; sizes need the thing itself.
     """
     id: str
     symbol: str
@@ -229,6 +229,18 @@ class Dropped(msgspec.Struct, frozen=True, gc=False, tag="dropped"):
     reason: str
     numbers: str
     ts_ms: int
+
+
+MAIN, TWIN = "", "twin"      # the account that trades, and the paper account beside a real one
+
+
+def account_of(order_id: str) -> str:
+    """Whose order this is: entries are `E-…` and exits `X1-…`, on the paper account beside a real one `T-…` and `Y1-…`.
+
+    >>> account_of("E-BTCUSDT-s1-1767654887210-B"), account_of("Y2-BTCUSDT-s1-1767654887210-B")
+    ('', 'twin')
+    """
+    return TWIN if order_id[:1] in ("T", "Y") else MAIN
 
 
 ENTRY, TARGET, STOP, TIME, HOLD, HALT, WRITTEN_OFF = "entry", "target", "stop", "time", "hold", "halt", "written_off"
@@ -361,6 +373,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False, tag="standing"):
     fees_usd: float
     open_orders: dict[str, float] = {}
     asked: dict[str, str] = {}
+    twin: tuple[float, float, float] = (0.0, 0.0, 0.0)     # position, average and result of the paper account beside a real one
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, tag="outcome"):

@@ -62,7 +62,7 @@ class Stretch:
             while self.strong and self.strong[0] < self.at:
                 self.strong.popleft()
             return self.strong[0] if self.strong else self.n - 1
-        if not desk.state.portfolio.entries:
+        if desk.idle:
             return self.scored[0][0] if self.scored else self.n - 1
         row = int(self.books_before[self.at])
         due = row + desk.first_due(self.frame.symbol, self.book_ts[row:], self.bid[row:], self.ask[row:])

@@ -2,7 +2,8 @@
 
 Ranges are part of the type, so that a wrong value is refused at the border with its key and what was expected.
 """
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
@@ -372,3 +373,18 @@ class MarketModel(Struct, frozen=True):
     lean: NonNegative
     persist: NonNegative
     impact: NonNegative
+
+
+class Mind(Protocol):
+    """What a Desk is told of the settings; `config.settings.Settings` is one."""
+
+    @property
+    def desk(self) -> DeskSettings: ...
+    @property
+    def policy(self) -> EntryLimits: ...
+    @property
+    def sizing(self) -> Sizing: ...
+    @property
+    def venue(self) -> Venue: ...
+    @property
+    def symbols(self) -> Mapping[str, Instrument]: ...

@@ -48,7 +48,7 @@ class Rerun(NamedTuple):
 
 def rerun(url: str, settings: Settings, digests: Digests, writer: str = "risk") -> Rerun:
     """Feeds a journal's facts to a fresh Desk in their order, compares every answer with what was written, and digests the run."""
-    desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
+    desk = Desk(settings)
     facts = answers = 0
     for entry in entries(url, writer):
         said: list[bytes] = []
@@ -76,7 +76,7 @@ class Auditor:
 
     def __init__(self, url: str, settings: Settings, writer: str = "risk"):
         self.engine, self.writer, self.at, self.differs = connect(url), writer, 0, 0
-        self.desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
+        self.desk = Desk(settings)
         t = tables.snapshots
         with reading(self.engine) as connection:
             last = connection.execute(sa.select(t).where(t.c.writer == writer).order_by(t.c.seq.desc()).limit(1)).first()

@@ -31,7 +31,7 @@ class Closed:
     def __init__(self, settings: Settings, scorer: Scorer, frames: dict[str, Iterator[Frame]], session: str = "arch", batch: int = 1,
                  finish: bool = True):
         self.settings, self.finish = settings, finish
-        self.desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
+        self.desk = Desk(settings)
         score = scored_by(scorer)
         self.roads: dict[str, Road] = {}
         for symbol, source in frames.items():

@@ -22,7 +22,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.execution.floor import Floor
 from engine.execution.matching import Matching
-from engine.facts import Fill, Frame, Report, Standing, cut
+from engine.facts import TWIN, Fill, Frame, Report, Standing, cut
 from engine.market.simulator import Simulator
 from store import archive, bus, disk, importers
 from store.archive import ArchiveError
@@ -343,6 +343,7 @@ class Exchange:
             floor.holding.fees_usd,
             resting,
             {order_id: matching.status(order_id) for order_id in asked},
+            (matching.positions[TWIN] * matching.instrument.lot, floor.twin.average, floor.twin.realized_usd),
         )
 
     def order(self, symbol: str, act: Callable[[Floor], None]) -> None:

@@ -17,6 +17,7 @@ from engine import metrics as m
 from engine import reasons
 from engine.facts import (
     ENTRY,
+    HALT,
     KILL,
     REJECTED,
     UNKNOWN,
@@ -44,6 +45,7 @@ log = logging.getLogger("sluice.executor")
 RETRY_S = 0.5
 WATCH_S = 1.0
 OLD_MS = 2000       # an approval that is read so late is not sent before the venue has been asked
+ENTRIES = ("E-", "T-")     # what entries' ids begin with (facts.account_of)
 
 
 class Executor:
@@ -57,7 +59,7 @@ class Executor:
         self.waiting = Waiting()
         self.promised: dict[str, tuple[int, int]] = {}
         self.journal = ""  # the venue's memory that our numbers belong to
-        self.estranged = ""  # the venue has another memory: the KILL that says so, until a release names it
+        self.kills: dict[str, str] = {}  # that stand, with the code under which an entry is refused meanwhile
         self.began_ms = wall_ms()
         self.stage = Stateful(worker, self.on_record, self.parts, self.restore)
         self.stage.writes([EXEC_REPORTS, EXEC_FILLS], self.anew)
@@ -67,7 +69,7 @@ class Executor:
         return {
             "journal": self.journal.encode(),
             "after": msgspec.msgpack.encode(self.after),
-            "estranged": self.estranged.encode(),
+            "kills": msgspec.msgpack.encode(self.kills),
             "promised": msgspec.msgpack.encode(self.promised),
             "waiting": self.waiting.save(),
         }
@@ -75,7 +77,7 @@ class Executor:
     def restore(self, parts: dict[str, bytes]) -> None:
         """Continues."""
         self.journal = parts.get("journal", b"").decode()
-        self.estranged = parts.get("estranged", b"").decode()
+        self.kills = msgspec.msgpack.decode(parts["kills"], type=dict[str, str]) if "kills" in parts else {}
         if "promised" in parts:      # a venue that dies with us has forgotten it, and nobody says it twice
             self.promised = msgspec.msgpack.decode(parts["promised"], type=dict[str, tuple[int, int]])
         self.after = msgspec.msgpack.decode(parts["after"])
@@ -90,8 +92,30 @@ class Executor:
         fact = decode(record.value, f"{record.topic}/{record.partition}/{record.offset}")
         if isinstance(fact, Approved):
             await self.on_approved(fact, record.timestamp)
-        elif isinstance(fact, Control) and self.estranged in fact.kills:
-            self.estranged = ""
+        elif isinstance(fact, Control):
+            await self.on_control(fact)
+
+    async def on_control(self, control: Control) -> None:
+        """A KILL acts here too, at once: the desk may hang. A release ends what it names."""
+        if control.kind == KILL and control.id not in self.kills:
+            log.warning("killed by %s (%s): entries are refused, and those at the venue are taken back", control.actor, control.reason)
+            self.kills[control.id] = reasons.HALTED
+            if self.venue and self.connected.is_set():
+                await self.sweep(self.venue)
+        for name in control.kills:
+            self.kills.pop(name, None)
+
+    async def sweep(self, venue: Venue) -> None:
+        """Takes back every entry that rests at the venue; the desk hears of it by the reports."""
+        try:
+            for symbol in venue.hello.symbols if venue.hello else ():
+                standing = await venue.standing(symbol, [])
+                for order_id in standing.open_orders:
+                    if order_id.startswith(ENTRIES):
+                        await venue.cancel(Cancel(order_id, symbol, standing.ts_ms, HALT))
+        except (TimeoutError, OSError) as error:
+            log.warning("the venue does not take entries back (%s): hung up", error or type(error).__name__)
+            await self.hang_up(venue)
 
     async def on_approved(self, approved: Approved, written_ms: float) -> None:
         """Orders, cancels and the promise of one stretch, written then; waits while the venue cannot be reached. What was handed to a line
@@ -109,9 +133,10 @@ class Executor:
                     act = acts.pop(0)
                     if isinstance(act, Cancel) and act in self.waiting:
                         continue        # asked already, and repeated by `reconcile` where it got lost
-                    if isinstance(act, Order) and act.cause == ENTRY and self.estranged:
-                        log.warning("the venue has another memory, and nobody has released %s", self.estranged)
-                        await self.refuse(act, reasons.OTHER_VENUE)
+                    if isinstance(act, Order) and act.cause == ENTRY and self.kills:
+                        log.warning("nobody has released %s", ", ".join(self.kills))
+                        foreign = reasons.OTHER_VENUE in self.kills.values()
+                        await self.refuse(act, reasons.OTHER_VENUE if foreign else reasons.HALTED)
                         continue
                     self.waiting.add(act)
                     await self.hand(venue, act)
@@ -205,7 +230,8 @@ class Executor:
             log.error("%s; the desk is halted: compare positions, then python -m scripts.release_kill --kill %s", reason, kill.id)
             controls.leave(self.settings, kill)     # the broker may lose it before the desk has read it
             await (await self.worker.send(CONTROL_EVENTS, "control", encode(kill)))
-            self.after, self.estranged = {}, kill.id
+            self.after = {}
+            self.kills[kill.id] = reasons.OTHER_VENUE
             self.waiting.clear()
         if self.journal != hello.journal:
             self.journal = hello.journal
@@ -244,7 +270,11 @@ class Executor:
             await asyncio.sleep(min(WATCH_S, v.reconcile_ms / 1000))
             for one in self.waiting.overdue(v.unknown_after_ms / 1000):
                 log.error("%s has been unknown for %.1f s: the venue cannot be asked", one, one.age_s)
+            for _, control in list(controls.left(self.settings)):      # what the desk has not taken: it may be down, and the broker too
+                await self.on_control(control)
             venue = self.venue
+            if venue and self.kills and self.connected.is_set():
+                await self.sweep(venue)         # what was on its way
             if venue is None or not self.connected.is_set() or time.monotonic() - asked_at < v.reconcile_ms / 1000:
                 continue
             asked_at = time.monotonic()

@@ -100,7 +100,7 @@ class DeskHost:
 
     def __init__(self, settings: Settings, ledger: Ledger, telemetry: Telemetry, lockstep: bool):
         self.settings, self.ledger, self.telemetry, self.lockstep = settings, ledger, telemetry, lockstep
-        self.desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
+        self.desk = Desk(settings)
         self.market: dict[str, tuple[str, int]] = {}
         self.scored: dict[str, tuple[str, int]] = {}
         self.heard: dict[str, int] = {}       # all venue numbers of a symbol up to this one are consumed,
@@ -430,7 +430,8 @@ class DeskHost:
         if not known:
             return
         self.telemetry.meter.inc(m.LOG_EPOCH_CHANGES_TOTAL, service="risk")
-        waiting = [o.id for o in self.desk.portfolio.orders.values() if not o.accepted and o.told < 0]
+        state = self.desk.state
+        waiting = [o.id for books in (state.portfolio, state.twins) for o in books.orders.values() if not o.accepted and o.told < 0]
         by_symbol: dict[str, list[Order]] = {}
         for order_id in waiting:
             for record in self.ledger.entry_of(order_id).produced:

@@ -105,11 +105,14 @@ class Reconciler:
         symbol, portfolio = standing.symbol, self.desk.portfolio
         if symbol not in portfolio.holdings:
             b.before_usd = standing.realized_usd
-        found = gap + differences(portfolio, standing, self.settings.instrument(symbol), b.before_usd)
+        instrument = self.settings.instrument(symbol)
+        found = gap + differences(portfolio, standing, instrument, b.before_usd)
+        if self.desk.venue.mode == "real":
+            found += differences(self.desk.state.twins, standing, instrument, twin=True)
         self.compared_at = time.monotonic()
         self.meter.inc(m.VENUE_COMPARISONS_TOTAL)
-        self.meter.set(m.POSITION_DIFFERENCE, sum(d.theirs - d.ours for d in found if d.kind == POSITION), symbol=symbol)
-        self.meter.set(m.RESULT_DIFFERENCE_USD, sum(d.theirs - d.ours for d in found if d.kind == RESULT), symbol=symbol)
+        self.meter.set(m.POSITION_DIFFERENCE, sum(d.theirs - d.ours for d in found if d.key == (POSITION, symbol)), symbol=symbol)
+        self.meter.set(m.RESULT_DIFFERENCE_USD, sum(d.theirs - d.ours for d in found if d.key == (RESULT, symbol)), symbol=symbol)
         for one in found:
             if not any(one.like(known) for known in chain(b.found, b.accepted, *b.reported.values())):
                 self.meter.inc(m.VENUE_MISMATCHES_TOTAL, kind=one.kind)

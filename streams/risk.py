@@ -150,7 +150,7 @@ class Risk:
             await self.acknowledge()
             await self.ordered()
             quiet_ms = (time.monotonic() - self.heard_at) * 1000
-            if self.ticks and quiet_ms > QUIET_MS and desk.portfolio.entries:
+            if self.ticks and quiet_ms > QUIET_MS and not desk.idle:
                 tick = Tick(desk.state.now_ms + 1000)
                 await self.speak([tick], self.host.desk.on(tick), 0.0)
 

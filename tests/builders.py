@@ -21,7 +21,7 @@ def settings(**env: str) -> Settings:
 def desk(s: Settings | None = None, **env: str) -> Desk:
     """A desk with the shipped limits."""
     s = s or settings(**env)
-    return Desk(s.desk, s.policy, s.sizing, s.venue, s.symbols)
+    return Desk(s)
 
 
 def market(

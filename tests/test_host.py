@@ -185,7 +185,7 @@ def test_the_journal_run_again_gives_byte_equal_answers(tmp_path):
     while street.step():
         pass
     from engine.desk import Desk
-    desk = Desk(S.desk, S.policy, S.sizing, S.venue, S.symbols)
+    desk = Desk(S)
     again: deque[bytes] = deque()
     for entry in street.ledger.entries():
         for fact in entry.consumed:

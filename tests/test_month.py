@@ -186,7 +186,7 @@ class Month(RuleBasedStateMachine):
 
     def journal_says_the_same(self):
         """A fresh desk fed the journal answers what was written, and every row is what was written."""
-        desk, again = Desk(S.desk, S.policy, S.sizing, S.venue, S.symbols), Account()
+        desk, again = Desk(S), Account()
         for entry in self.street.ledger.entries():
             outs = [o for fact in entry.consumed for o in desk.on(fact)]
             written = [a for record in entry.produced for a in answers_of(record)]
@@ -218,7 +218,7 @@ class Drawn:
 def closed(street: Street) -> list[bytes]:
     """All that the closed loop says about the street's market."""
     scored = {s.signal.id: s for batch in street.scored.values() for s in batch}
-    desk = Desk(S.desk, S.policy, S.sizing, S.venue, S.symbols)
+    desk = Desk(S)
     roads = {
         symbol: Road(symbol, frames, Drawn(street), lambda cs: [scored[c.id] for c in cs], desk,
                      Matching(symbol, S.instrument(symbol), S.matching, "t1"), S.matching.latency_ms)

@@ -92,7 +92,7 @@ def told(fact, outs: list) -> list[bytes]:
 def lived(settings: Settings) -> list[bytes]:
     """What the ledger of the live run holds, in the order of its journal."""
     from engine.desk import Desk
-    desk, said = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols), []
+    desk, said = Desk(settings), []
     with Ledger(ledger_url(settings), "risk") as ledger:
         for entry in ledger.entries():
             answers = []

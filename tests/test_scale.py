@@ -298,7 +298,7 @@ def test_a_desk_of_two_partitions_decides_as_the_closed_loop_also_when_a_worker_
     for _, fact, outs in Closed(route.settings, scorer, frames_of(archived, SYMBOLS, 100, "s1"), "s1", finish=False):
         wanted.step(fact, outs)
     s = route.settings
-    desk = Desk(s.desk, s.policy, s.sizing, s.venue, s.symbols)
+    desk = Desk(s)
     with Ledger(ledger_url(s), "risk") as ledger:
         for entry in ledger.entries():
             for fact in entry.consumed:

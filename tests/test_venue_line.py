@@ -10,7 +10,22 @@ from benchmarks.stream import free_port
 from config.settings import Settings
 from engine import metrics as m
 from engine import reasons
-from engine.facts import BUY, ENTRY, KILL, LIMIT, RELEASE, Approved, Cancel, Control, Order, Reports, ScoredBatch, releasing
+from engine.facts import (
+    BUY,
+    ENTRY,
+    KILL,
+    LIMIT,
+    RELEASE,
+    TARGET,
+    Approved,
+    Cancel,
+    Control,
+    Order,
+    Reports,
+    ScoredBatch,
+    releasing,
+)
+from store import controls
 from store.ledger import Ledger, ledger_url
 from streams.codec import decode, encode
 from streams.topics import CONTROL_EVENTS, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED
@@ -323,5 +338,42 @@ def test_an_entry_whose_time_is_over_when_the_venue_can_be_reached_again_is_refu
                 await heard(services, "E-good", "accepted")
                 assert await reports(services, "E-late") == [("rejected", reasons.NOT_ARRIVED)]
                 assert wire.seen == ["E-good"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("by_file", [False, True], ids=["broker", "file"])
+def test_a_kill_takes_entries_back_and_refuses_new_ones_without_the_desk_and_lets_exits_through(on_kafka, tmp_path, by_file):
+    settings = at(on_kafka, port=free_port(), symbols=[SYMBOL])
+
+    async def story() -> None:
+        async with Services(settings) as services:
+            exchange = await services.exchange(at(settings, tmp_path / "venue"))
+            floor = exchange.pits[SYMBOL].floor
+            await services.start("executor")        # the desk is dead, or hangs
+            await until(lambda: floor.known_ms and floor.matching.now)
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-1"), order("E-2"))))
+            await heard(services, "E-2", "accepted")
+            kill = Control("k1", KILL, "ann", "drill", 0, 0)
+            if by_file:
+                controls.leave(settings, kill)
+            else:
+                await services.tell(CONTROL_EVENTS, ("control", encode(kill)))
+            for name in ("E-1", "E-2"):
+                assert ("cancelled", "requested") in await heard(services, name, "cancelled")
+            exit_ = msgspec.structs.replace(order("X1-1", 90_000.0, TARGET), side="SELL")
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-3"), exit_)))
+            assert await heard(services, "E-3", "rejected") == [("rejected", reasons.HALTED)]
+            [(_, reason)] = await heard(services, "X1-1", "rejected")
+            assert reason == reasons.REDUCE_ONLY_WOULD_OPEN, "it reached the venue"
+            await services.stop("executor")
+            await services.start("executor")
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-4"))))
+            assert await heard(services, "E-4", "rejected") == [("rejected", reasons.HALTED)], "it holds over a restart"
+            for path in controls.folder(settings).glob("*.json"):
+                controls.taken(path)
+            await services.tell(CONTROL_EVENTS, ("control", encode(Control("r1", RELEASE, "ann", "over", 0, 0, releasing(["k1"])))))
+            await services.tell(SIG_APPROVED, (SYMBOL, approved(order("E-5"))))
+            await heard(services, "E-5", "accepted")
 
     asyncio.run(story())

@@ -77,7 +77,7 @@ def venue(path: Path) -> dict[str, list[Report | Fill]]:
 def judge(settings: Settings, url: str, journal: Path, published: Iterable | None = None) -> Verdict:
     """The verdict over one finished run. `published`: the records of risk's topics, where the log is still whole."""
     v = Verdict()
-    desk = Desk(settings.desk, settings.policy, settings.sizing, settings.venue, settings.symbols)
+    desk = Desk(settings)
     orders: dict[str, Order] = {}
     cancels: set[str] = set()
     produced: list = []

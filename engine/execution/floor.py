@@ -9,7 +9,7 @@ from collections import deque
 import msgspec
 
 from engine.execution.matching import Matching
-from engine.facts import Cancel, Fill, Frame, Order, Report
+from engine.facts import Cancel, Fill, Frame, Order, Report, account_of
 from engine.holding import Holding
 
 
@@ -23,6 +23,7 @@ class Saved(msgspec.Struct):
     seen: int
     unseen: list[tuple[int, int]]
     holding: Holding = msgspec.field(default_factory=Holding)
+    twin: Holding = msgspec.field(default_factory=Holding)
 
 
 class Floor:
@@ -38,7 +39,7 @@ class Floor:
         self.seen = 0
         self.told = 0                    # the last venue number given out
         self.unseen: deque[tuple[int, int]] = deque()   # (number, time) told and not answered
-        self.holding = Holding()
+        self.holding, self.twin = Holding(), Holding()     # of the account that trades, and of its paper twin
 
     def publish(self, frame: Frame) -> None:
         """The next frame of the market; one that was worked already (after a restart) is dropped."""
@@ -106,7 +107,7 @@ class Floor:
             self.unseen.append((one.seq, one.ts_ms))
             self.told = one.seq
             if isinstance(one, Fill):
-                self.holding.take(one)
+                (self.twin if account_of(one.order_id) else self.holding).take(one)
 
     def renew(self, fresh: Matching, session: str) -> list[Report | Fill]:
         """Another run of the market begins: what rests is taken back, the position stays."""
@@ -124,7 +125,7 @@ class Floor:
     def save(self) -> Saved:
         """What a restart needs; the market itself is made or read again from `next_seq`."""
         return Saved(self.matching.snapshot(), self.session, self.next_seq, self.known_ms, self.promise_ms, self.seen, list(self.unseen),
-                     self.holding)
+                     self.holding, self.twin)
 
     def load(self, saved: Saved) -> None:
         """Continues where a saved floor stood."""
@@ -132,4 +133,4 @@ class Floor:
         self.session, self.next_seq, self.known_ms = saved.session, saved.next_seq, saved.known_ms
         self.promise_ms, self.seen, self.unseen = saved.promise_ms, saved.seen, deque(saved.unseen)
         self.told = self.unseen[-1][0] if self.unseen else self.seen
-        self.holding = msgspec.structs.replace(saved.holding)
+        self.holding, self.twin = msgspec.structs.replace(saved.holding), msgspec.structs.replace(saved.twin)

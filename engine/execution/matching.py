@@ -10,7 +10,8 @@ so cancellations are taken to come from behind. A trade strictly through the pri
 lots than were traded. A book that comes to our price fills us as maker at our price with what it shows there.
 
 **Aggressive orders** take what is visible at arrival; it stays taken until the next book. What a market order does not get is
-cancelled, what a limit order does not get rests. Own orders do not meet each other, and do not move the market.
+cancelled, what a limit order does not get rests. Own orders do not meet each other, and do not move the market. Two accounts have
+positions of their own here: the desk's, and beside a real one the paper account of its twins (`facts.account_of`).
 
 **Reports.** An accepted order ends in exactly one report: `filled` (all of it), or `cancelled` (`requested`, `ioc_unfilled`, or
 `reduce_only_would_open` when no position is left to reduce), with the quantity filled until then. `rejected` ends an order that
@@ -25,7 +26,26 @@ import numpy as np
 
 from engine import reasons, settings
 from engine.execution.queue import AHEAD, FAR, PRICE, REST, SIDE, crosses, scan, visible_at
-from engine.facts import ACCEPTED, BOOK, BUY, CANCELLED, DEPTH, DONE, LIMIT, MARKET, REJECTED, SELL, Cancel, Fill, Frame, Order, Report
+from engine.facts import (
+    ACCEPTED,
+    BOOK,
+    BUY,
+    CANCELLED,
+    DEPTH,
+    DONE,
+    LIMIT,
+    MAIN,
+    MARKET,
+    REJECTED,
+    SELL,
+    TWIN,
+    Cancel,
+    Fill,
+    Frame,
+    Order,
+    Report,
+    account_of,
+)
 
 ABOUT_REQUEST = (reasons.NOT_FOUND, reasons.DUPLICATE_ORDER)
 REMEMBERED = 2000           # ended orders whose ids are still known: they travel in every snapshot
@@ -83,7 +103,7 @@ class State(msgspec.Struct, array_like=True):
     session: str
     now: int
     seq: int
-    position: int
+    positions: dict[str, int]
     arrivals: list[Arrival]
     orders: list[Working]
     ahead: list[int]
@@ -99,7 +119,7 @@ class Matching:
         self.digits = tuple(max(0, -int(Decimal(repr(step)).as_tuple().exponent)) for step in (instrument.tick, instrument.lot))
         self.now = 0                                        # time of the last event or arrival worked through
         self.seq = 0                                        # own events so far
-        self.position = 0                                   # lots, signed
+        self.positions = {MAIN: 0, TWIN: 0}                 # by account, lots, signed
         self._arrivals: list[Arrival] = []                  # by time, then as sent
         self._orders: list[Working] = []                    # resting, in the rows' order
         self._own = np.zeros((0, 4), np.int64)
@@ -107,6 +127,11 @@ class Matching:
         self._ended: OrderedDict[str, int] = OrderedDict()  # id -> lots filled
         self._last: tuple[bytes, int] | None = None         # the last book: rows, index
         self._visible: np.ndarray | None = None             # what is left of it, once asked for
+
+    @property
+    def position(self) -> int:
+        """Lots of the account that trades, signed."""
+        return self.positions[MAIN]
 
     @property
     def live(self) -> bool:
@@ -181,7 +206,7 @@ class Matching:
         """All that `restore` needs to continue exactly here."""
         levels = self._levels()
         return msgspec.msgpack.encode(State(
-            self.symbol, self.session, self.now, self.seq, self.position, self._arrivals, self._orders, self._own[:, AHEAD].tolist(),
+            self.symbol, self.session, self.now, self.seq, self.positions, self._arrivals, self._orders, self._own[:, AHEAD].tolist(),
             list(self._ended.items()), b"" if levels is None else levels.astype(np.int32).tobytes()))
 
     def restore(self, blob: bytes) -> None:
@@ -189,7 +214,7 @@ class Matching:
         state = msgspec.msgpack.decode(blob, type=State)
         if (state.symbol, state.session) != (self.symbol, self.session):
             raise ValueError(f"a snapshot of {state.symbol} {state.session} is none of {self.symbol} {self.session}")
-        self.now, self.seq, self.position, self._arrivals = state.now, state.seq, state.position, state.arrivals
+        self.now, self.seq, self.positions, self._arrivals = state.now, state.seq, state.positions, state.arrivals
         self._ended = OrderedDict(state.ended)
         self._last = (state.book, 0) if state.book else None
         self._visible = None
@@ -199,7 +224,7 @@ class Matching:
         """Takes over the account of an earlier session of the symbol, in which nothing rests any more: position, numbers, known ids."""
         if before.live or before.symbol != self.symbol:
             raise ValueError(f"{before.symbol} {before.session} still works orders, or is no session of {self.symbol}")
-        self.seq, self.position, self._ended = before.seq, before.position, OrderedDict(before._ended)
+        self.seq, self.positions, self._ended = before.seq, dict(before.positions), OrderedDict(before._ended)
 
     # the market
 
@@ -321,7 +346,7 @@ class Matching:
         touch = int(levels[2 if arrival.side > 0 else 0, 0])
         if not price and not touch:
             return None, reasons.NO_BOOK
-        rest = min(asked, self._reducible(arrival.side)) if arrival.reduce_only else asked
+        rest = min(asked, self._reducible(arrival.id, arrival.side)) if arrival.reduce_only else asked
         if rest == 0:
             return None, reasons.REDUCE_ONLY_WOULD_OPEN
         notional = self._qty(asked) * self._price(price or touch)
@@ -353,14 +378,14 @@ class Matching:
 
     # what becomes of them
 
-    def _reducible(self, side: int) -> int:
-        return max(0, -side * self.position)
+    def _reducible(self, order_id: str, side: int) -> int:
+        return max(0, -side * self.positions[account_of(order_id)])
 
     def _fill(self, order: Working, ticks: int, lots: int, maker: bool, ts_ms: int) -> Fill:
         order.filled += lots
         order.rest -= lots
         order.fills += 1
-        self.position += order.side * lots
+        self.positions[account_of(order.id)] += order.side * lots
         self.seq += 1
         price, qty = self._price(ticks), self._qty(lots)
         fee = price * qty * (self.instrument.maker_fee if maker else self.instrument.taker_fee)
@@ -373,8 +398,8 @@ class Matching:
             full = order.filled == order.asked
             self._end(order, DONE if full else CANCELLED, "" if full else reasons.REDUCE_ONLY_WOULD_OPEN, out, ts_ms)
         for other in self._orders:
-            if other.reduce_only and other.id not in self._ended and other.rest > self._reducible(other.side):
-                other.rest = self._reducible(other.side)
+            if other.reduce_only and other.id not in self._ended and other.rest > self._reducible(other.id, other.side):
+                other.rest = self._reducible(other.id, other.side)
                 if other.rest == 0:
                     self._end(other, CANCELLED, reasons.REDUCE_ONLY_WOULD_OPEN, out, ts_ms)
 

@@ -4,7 +4,7 @@ Both have seen the same executions and reports by then, so whatever differs is a
 """
 import msgspec
 
-from engine.facts import Standing
+from engine.facts import TWIN, Standing, account_of
 from engine.holding import Holding
 from engine.portfolio import Portfolio
 from engine.settings import Instrument
@@ -35,26 +35,33 @@ class Difference(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.kind} {self.what}: ours {self.ours:.10g}, the venue's {self.theirs:.10g}"
 
 
-def differences(portfolio: Portfolio, standing: Standing, instrument: Instrument, before_usd: float = 0.0) -> list[Difference]:
+def differences(portfolio: Portfolio, standing: Standing, instrument: Instrument, before_usd: float = 0.0,
+                twin: bool = False) -> list[Difference]:
     """Position in whole lots, average price within half a tick, result within a cent, resting orders by id and unfilled lots.
 
     Of the first three only the first that differs: the others follow from it. `before_usd`: what the account had realised at the
-    venue before this desk first traded on it. An order that rests at the venue and was never the desk's is an `orphan`.
+    venue before this desk first traded on it. An order that rests at the venue and was never the desk's is an `orphan`. `twin`: of the
+    paper account beside a real one.
     """
-    symbol, out = standing.symbol, []
+    symbol, out, account = standing.symbol, [], ""
+    if twin:
+        account, (position, average, realized) = TWIN, standing.twin
+    else:
+        position, average, realized = standing.position, standing.average, standing.realized_usd
+    name = f"{symbol} {account}".strip()
 
     def lots(qty: float) -> int:
         return round(qty / instrument.lot)
     held, holding = portfolio.positions.get(symbol, 0.0), portfolio.holdings.get(symbol, Holding())
-    if lots(held) != lots(standing.position):
-        out.append(Difference(POSITION, symbol, held, standing.position))
-    elif held and abs(holding.average - standing.average) > instrument.tick / 2:
-        out.append(Difference(AVERAGE, symbol, holding.average, standing.average))
-    if not out and abs(holding.realized_usd + before_usd - standing.realized_usd) > CENT:
-        out.append(Difference(RESULT, symbol, holding.realized_usd + before_usd, standing.realized_usd))
+    if lots(held) != lots(position):
+        out.append(Difference(POSITION, name, held, position))
+    elif held and abs(holding.average - average) > instrument.tick / 2:
+        out.append(Difference(AVERAGE, name, holding.average, average))
+    if not out and abs(holding.realized_usd + before_usd - realized) > CENT:
+        out.append(Difference(RESULT, name, holding.realized_usd + before_usd, realized))
     resting = {o.id: o.qty - o.filled for o in portfolio.orders.values()
                if o.accepted and o.told < 0 and portfolio.entries[o.entry_id].symbol == symbol}
-    for order_id in sorted({*resting, *standing.open_orders}):
+    for order_id in sorted({*resting, *(i for i in standing.open_orders if account_of(i) == account)}):
         ours, theirs = resting.get(order_id, 0.0), standing.open_orders.get(order_id, 0.0)
         if lots(ours) != lots(theirs):
             known = order_id in portfolio.orders or order_id in portfolio.closed
