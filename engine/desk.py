@@ -311,7 +311,7 @@ class Desk:
             state.now_ms + self.desk.entry_ttl_ms,
             decision,
         )
-        portfolio.enter(order, instrument)
+        portfolio.enter(order, decision, instrument)
         out += [order, *self._claim(order)]
         return None
 
@@ -341,7 +341,7 @@ class Desk:
         order = Order(
             f"{'Y' if account_of(entry.id) else 'X'}{entry.exits}-{entry.id[2:]}",
             TARGET if kind == LIMIT else entry.cause,
-            entry.id,
+            entry.plan,
             entry.symbol,
             opposite(entry.side),
             entry.held,
@@ -353,7 +353,7 @@ class Desk:
             self.state.epoch,
             ts_ms,
         )
-        self.books(entry.id).send(order)
+        self.books(entry.id).send(order, entry)
         return [order, *self._claim(order)]
 
     def on_report(self, report: Report) -> list[Out]:
@@ -376,8 +376,7 @@ class Desk:
         entry = books.entries[order.entry_id]
         if entry.held <= 0:
             entry.cause = entry.cause or (TARGET if entry.bought else ENTRY)
-            outcome = books.close(entry, ts_ms)
-            return [outcome] if outcome else []
+            return self._closed(books, entry, ts_ms)
         if order.id != entry.order_id:
             return []
         if order.id == entry.id:
@@ -388,6 +387,11 @@ class Desk:
             return []
         entry.cause = entry.cause or TARGET  # the target would cross (or was ended by the venue): the touch is as good
         return self._exit(entry, ts_ms)
+
+    def _closed(self, books: Portfolio, entry: Entry, ts_ms: int) -> list[Out]:
+        """A level leaves the books; with the last one its entry has ended."""
+        ended = books.close(entry, ts_ms)
+        return [ended.outcome] if ended and ended.outcome else []
 
     # control
 
@@ -413,16 +417,17 @@ class Desk:
     def _write_off(self, control: Control) -> list[Out]:
         """A person says that the venue does not hold this entry: it leaves the books at the price that they name, and nothing is sent."""
         try:
-            entry, price = self.portfolio.entries.get(control.details["entry"]), float(control.details["price"])
+            name, price = control.details["entry"], float(control.details["price"])
         except (KeyError, ValueError):
             return []
+        books = self.books(name)
+        entry = books.entries.get(name)
         if entry is None or not 0 < price < float("inf"):
             return []
         entry.cause, ts_ms, held = WRITTEN_OFF, self.state.now_ms, entry.held
-        order = Order(f"W-{entry.id[2:]}", WRITTEN_OFF, entry.id, entry.symbol, opposite(entry.side), held, price, LIMIT, False, True,
+        order = Order(f"{'V' if account_of(name) else 'W'}-{name[2:]}", WRITTEN_OFF, entry.plan, entry.symbol, opposite(entry.side), held, price, LIMIT, False, True,
                       entry.route, self.state.epoch, ts_ms)
-        self.portfolio.send(order)
+        books.send(order, entry)
         if held > 0:
-            self.portfolio.on_fill(Fill(control.id, order.id, entry.symbol, order.side, price, held, 0.0, True, 0, ts_ms))
-        outcome = self.portfolio.close(entry, ts_ms)
-        return [outcome] if outcome else []
+            books.on_fill(Fill(control.id, order.id, entry.symbol, order.side, price, held, 0.0, True, 0, ts_ms))
+        return self._closed(books, entry, ts_ms)

@@ -220,6 +220,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False, tag="decision"):
     route: str
     epoch: int
     ts_ms: int
+    wanted_usd: float = 0.0      # notional, before the arm took its part
 
 
 class Dropped(msgspec.Struct, frozen=True, gc=False, tag="dropped"):
@@ -235,12 +236,13 @@ MAIN, TWIN = "", "twin"      # the account that trades, and the paper account be
 
 
 def account_of(order_id: str) -> str:
-    """Whose order this is: entries are `E-…` and exits `X1-…`, on the paper account beside a real one `T-…` and `Y1-…`.
+    """Whose order this is: entries are `E-…` and exits `X1-…`, on the paper account beside a real one `T-…` and `Y1-…`; what a
+    person wrote off is `W-…` and `V-…`.
 
     >>> account_of("E-BTCUSDT-s1-1767654887210-B"), account_of("Y2-BTCUSDT-s1-1767654887210-B")
     ('', 'twin')
     """
-    return TWIN if order_id[:1] in ("T", "Y") else MAIN
+    return TWIN if order_id[:1] in ("T", "Y", "V") else MAIN
 
 
 ENTRY, TARGET, STOP, TIME, HOLD, HALT, WRITTEN_OFF = "entry", "target", "stop", "time", "hold", "halt", "written_off"

@@ -1,14 +1,15 @@
 """The account: a fold of own orders, venue reports and fills.
 
-Every entry order is an entry of its own, which its own reduce-only orders close; S4 counts and bounds those. Exposure is the
-margin of what is filled plus what open entry orders reserve (DECISIONS, 13 and 14). A fill may come before its order's
+Every level of an entry's ladder is an entry of its own here, which its own reduce-only orders close; what S4 counts and bounds, and what
+ends in one outcome, is all levels together (`Plan`). Exposure is the margin of what is filled plus what open entry orders reserve
+(DECISIONS, 13 and 14). A fill may come before its order's
 acceptance, and a report before the fills that it speaks of: an order is *settled* when the venue has ended it and all fills
 that it speaks of are here. Cooldowns start with the venue's acceptance (15); an entry that it has not answered yet holds others off as
 if it had been accepted when it was sent, so that its answer's way is no gap, and a refusal gives that back.
 """
 import msgspec
 
-from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, Fill, Order, Outcome, Report, direction
+from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, Decision, Fill, Order, Outcome, Report, direction
 from engine.holding import Holding
 from engine.policy import OpenEntry, PortfolioState
 from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
@@ -39,8 +40,9 @@ class Working(msgspec.Struct):
 
 
 class Entry(msgspec.Struct):
-    """One entry and its way out. Money in USD, times in market ms; `sign` +1 long, -1 short."""
+    """One level of an entry and its way out. Money in USD, times in market ms; `sign` +1 long, -1 short."""
     id: str
+    plan: str                     # the id of the first level, by which the whole is known
     symbol: str
     side: str
     sign: int
@@ -89,9 +91,33 @@ class Entry(msgspec.Struct):
         return self.paid / self.bought if self.bought else self.price
 
 
+class Plan(msgspec.Struct):
+    """An entry as it was decided, over the levels of its ladder: `open` of them are not closed yet, the rest is what the closed ones did.
+
+    `wanted_usd` is the notional that was wanted before the arm took its part; quantities and money as in `Entry`.
+    """
+    wanted_usd: float
+    price: float
+    open: int = 0
+    bought: float = 0.0
+    paid: float = 0.0
+    sold: float = 0.0
+    got: float = 0.0
+    fees: float = 0.0
+    opened_ms: int = 0
+    cause: str = ""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A plan that is over; `outcome` where anything was traded."""
+    plan: Plan
+    outcome: Outcome | None
+
+
 class Portfolio(msgspec.Struct):
     """The Desk's books; reads as S4's portfolio (`engine.policy.Account`)."""
     equity_usd: float
+    plans: dict[str, Plan] = {}
     entries: dict[str, Entry] = {}
     orders: dict[str, Working] = {}
     closed: dict[str, None] = {}
@@ -110,25 +136,30 @@ class Portfolio(msgspec.Struct):
     def view(self) -> dict:
         """Totals over the live entries."""
         if self._view is None:
-            by_symbol: dict[str, list[OpenEntry]] = {}
+            levels: dict[str, list[Entry]] = {}
             regimes: dict[str, int] = {}
             exposure: dict[str, float] = {}
             traded = dict(self.traded)
             for e in self.entries.values():
-                by_symbol.setdefault(e.symbol, []).append(OpenEntry(direction(e.side), e.bought or e.qty, e.average, e.confidence))
-                regimes[e.regime] = regimes.get(e.regime, 0) + 1
+                levels.setdefault(e.plan, []).append(e)
                 open_qty = e.held if e.state != ENTERING else max(0.0, e.qty - e.sold)
                 exposure[e.symbol] = exposure.get(e.symbol, 0.0) + open_qty * e.average / e.leverage
                 if not (entering := self.orders[e.id]).accepted and entering.told < 0:
                     traded[e.symbol] = max(traded.get(e.symbol, 0.0), e.sent_ms / 1000)
+            by_symbol: dict[str, list[OpenEntry]] = {}
+            for some in levels.values():
+                first, qty = some[0], sum(e.bought or e.qty for e in some)
+                average = sum((e.bought or e.qty) * e.average for e in some) / qty
+                by_symbol.setdefault(first.symbol, []).append(OpenEntry(direction(first.side), qty, average, first.confidence))
+                regimes[first.regime] = regimes.get(first.regime, 0) + 1
             self._view = {"by_symbol": by_symbol, "regimes": regimes, "exposure": exposure, "total": sum(exposure.values()),
                           "traded": traded}
         return self._view
 
     @property
     def total_positions(self) -> int:
-        """Live entries, resting ones included."""
-        return len(self.entries)
+        """Live entries, resting ones included; the levels of one count once."""
+        return sum(map(len, self.view()["by_symbol"].values()))
 
     @property
     def positions_by_symbol(self) -> dict[str, list[OpenEntry]]:
@@ -167,22 +198,21 @@ class Portfolio(msgspec.Struct):
 
     # the fold
 
-    def send(self, order: Order) -> None:
+    def send(self, order: Order, entry: Entry) -> None:
         """An order of ours is on its way."""
-        self.orders[order.id] = Working(order.id, order.entry_id, order.side, order.qty, order.price, seen=[])
-        self.entries[order.entry_id].order_id = order.id
+        self.orders[order.id] = Working(order.id, entry.id, order.side, order.qty, order.price, seen=[])
+        entry.order_id = order.id
         self._view = None
 
-    def enter(self, order: Order, instrument: Instrument) -> Entry:
-        """A new entry with its order."""
-        d = order.decision
-        assert d is not None
+    def enter(self, order: Order, d: Decision, instrument: Instrument) -> Entry:
+        """A level of an entry with its order; `order.entry_id` names the entry that was decided."""
         s = d.scored.signal
-        entry = Entry(order.id, order.symbol, order.side, 1 if order.side == BUY else -1, s.regime, d.scored.model_id, d.scored.p,
+        self.plans.setdefault(order.entry_id, Plan(d.wanted_usd, d.price)).open += 1
+        entry = Entry(order.id, order.entry_id, order.symbol, order.side, 1 if order.side == BUY else -1, s.regime, d.scored.model_id, d.scored.p,
                       d.scored.tau_hold, order.route, order.price, s.stop, s.target, d.leverage, d.margin_usd, order.qty,
                       instrument.tick, instrument.lot, order.ts_ms, order.expires_ms)
         self.entries[order.id] = entry
-        self.send(order)
+        self.send(order, entry)
         return entry
 
     def on_report(self, report: Report) -> Working | None:
@@ -241,8 +271,8 @@ class Portfolio(msgspec.Struct):
         self._view = None
         return order
 
-    def close(self, entry: Entry, ts_ms: int) -> Outcome | None:
-        """Takes an ended entry off the books; an outcome where anything was traded."""
+    def close(self, entry: Entry, ts_ms: int) -> Ended | None:
+        """Takes an ended level off the books; what its entry came to with the last of them."""
         for order_id in [o.id for o in self.orders.values() if o.entry_id == entry.id]:
             del self.orders[order_id]
             self.closed[order_id] = None
@@ -250,13 +280,23 @@ class Portfolio(msgspec.Struct):
             del self.closed[next(iter(self.closed))]
         del self.entries[entry.id]
         self._view = None
-        if not entry.bought:
+        plan = self.plans[entry.plan]
+        plan.open -= 1
+        if entry.bought:
+            self.realized_usd += entry.sign * (entry.got - entry.paid) - entry.fees
+            plan.bought, plan.paid = plan.bought + entry.bought, plan.paid + entry.paid
+            plan.sold, plan.got = plan.sold + entry.sold, plan.got + entry.got
+            plan.fees, plan.cause = plan.fees + entry.fees, entry.cause
+            plan.opened_ms = min(plan.opened_ms or entry.opened_ms, entry.opened_ms)
+        if plan.open:
             return None
-        gross = entry.sign * (entry.got - entry.paid)
-        self.realized_usd += gross - entry.fees
-        return Outcome(entry.id, entry.symbol, entry.side, entry.regime, entry.model_id, entry.confidence, entry.bought, entry.average,
-                       entry.got / entry.sold if entry.sold else 0.0, gross, entry.fees, gross - entry.fees, entry.cause, entry.route,
-                       entry.opened_ms, ts_ms)
+        del self.plans[entry.plan]
+        if not plan.bought:
+            return Ended(plan, None)
+        gross = entry.sign * (plan.got - plan.paid)
+        return Ended(plan, Outcome(
+            entry.plan, entry.symbol, entry.side, entry.regime, entry.model_id, entry.confidence, plan.bought, plan.paid / plan.bought,
+            plan.got / plan.sold if plan.sold else 0.0, gross, plan.fees, gross - plan.fees, plan.cause, entry.route, plan.opened_ms, ts_ms))
 
     def _late(self, fact: Report | Fill) -> None:
         if fact.order_id in self.closed:
