@@ -117,7 +117,8 @@ def produced(symbol: str, outs: list) -> list:
 def plain(settings: config.Settings, scorer: Scorer, root: Path, symbol: str, events: int, limit: int) -> dict:
     """The alternative: features and scores as columns, then a loop over the candidates' rows with pandas."""
     began, used = time.perf_counter(), time.process_time()
-    engine = SignalEngine(symbol, settings.instrument(symbol), settings.windows, settings.triggers, settings.regimes)
+    engine = SignalEngine(symbol, settings.instrument(symbol), settings.windows, settings.triggers, settings.regimes,
+                                  settings.gates.liquidity_by_side.levels)
     score, rows, times, bids, asks, n = scored_by(scorer), [], [], [], [], 0
     for frame in archive.read(root, symbol, events=events):
         if limit and frame.seq >= limit:

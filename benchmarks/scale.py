@@ -107,7 +107,8 @@ def alone(settings: Settings, frames: list[Frame]) -> Said:
     scorer = Scorer.load(settings.folder("models"), "active")
     assert scorer is not None
     score, out = scored_by(scorer), Said()
-    engines = {s: SignalEngine(s, settings.instrument(s), settings.windows, settings.triggers, settings.regimes)
+    engines = {s: SignalEngine(s, settings.instrument(s), settings.windows, settings.triggers, settings.regimes,
+                                  settings.gates.liquidity_by_side.levels)
                for s in {f.symbol for f in frames}}
     for frame in frames:
         candidates = engines[frame.symbol].on(frame)

@@ -10,22 +10,25 @@ from math import isfinite
 import msgspec
 import numpy as np
 
-from engine import policy, reasons
+from engine import policy
+from engine.entering import Entering
 from engine.exits import due, patience
 from engine.facts import (
+    CRIT,
     ENTRY,
     HALT,
+    HEALTH,
     HOLD,
     KILL,
     LIMIT,
     MARKET,
     REJECTED,
     TARGET,
+    TWIN,
     WRITE_OFF,
     WRITTEN_OFF,
     Cancel,
     Control,
-    Decision,
     Dropped,
     Fill,
     Market,
@@ -39,48 +42,29 @@ from engine.facts import (
     opposite,
 )
 from engine.portfolio import CANCELLING, ENTERING, EXITING, OPEN, Entry, Portfolio, Working
+from engine.rewards.attribution import Attributed, Missed
+from engine.rewards.reward import Ended
 from engine.settings import Mind
-from engine.sizing.size import round_down
+from engine.state import DAY_MS, FULL, PAPER, State, Touch
 
-Out = Order | Cancel | Dropped | Outcome
+Out = Order | Cancel | Dropped | Outcome | Attributed | Missed
+ACTIVE, REDUCING, HALTED = TRADING = ("ACTIVE", "REDUCING", "HALTED")
 REMEMBERED = 1000     # control ids kept, to tell a repetition from news
 
 
-class Touch(msgspec.Struct):
-    """The last known best prices of a symbol, in ticks."""
-
-    bid: int
-    ask: int
-    ts_ms: int
-
-
-class State(msgspec.Struct):
-    """All that the Desk remembers. `twins` are the books of the paper account beside a real one; empty on paper."""
-
-    portfolio: Portfolio
-    twins: Portfolio
-    touches: dict[str, Touch] = {}
-    now_ms: int = 0
-    epoch: int = 0
-    route: str = "paper"
-    controls: dict[str, None] = {}     # ids of the last that acted
-    kills: dict[str, str] = {}         # by id those that stand, with who and why
-
-    @property
-    def halted(self) -> str:
-        """Who halted the desk and why; empty where no KILL stands."""
-        if not self.kills:
-            return ""
-        first = next(iter(self.kills.values()))
-        return first if len(self.kills) == 1 else f"{first} (and {len(self.kills) - 1} more)"
+def twin_of(order: Order) -> Order:
+    """The same order on the paper account; it carries no decision of its own."""
+    return msgspec.structs.replace(order, id=f"T{order.id[1:]}", entry_id=f"T{order.entry_id[1:]}", route=TWIN, decision=None)
 
 
 class Desk:
     """One account's mind."""
 
     def __init__(self, mind: Mind):
-        self.desk, self.limits, self.sizing, self.venue, self.instruments = mind.desk, mind.policy, mind.sizing, mind.venue, mind.symbols
-        self.state = State(Portfolio(self.desk.equity_usd), Portfolio(self.desk.equity_usd))
+        self.mind, self.desk, self.limits, self.venue, self.instruments = mind, mind.desk, mind.policy, mind.venue, mind.symbols
+        self.entering = Entering(mind)
+        equity, mode = mind.desk.equity_usd, FULL if mind.rollout.mode == FULL else PAPER
+        self.state = State(Portfolio(equity), Portfolio(equity), self.entering.rewards.state, mode=mode)
         self._on: dict[type, Callable[..., list[Out]]] = {
             Market: self.on_market,
             Scored: self.on_scored,
@@ -108,6 +92,11 @@ class Desk:
         return [e for e in found if e.symbol == symbol] if symbol else found
 
     @property
+    def trading(self) -> str:
+        """ACTIVE; with a KILL in force REDUCING while anything is held or on its way, then HALTED."""
+        return ACTIVE if not self.state.kills else HALTED if self.idle else REDUCING
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is held or on its way in either account."""
         return not (self.state.portfolio.entries or self.state.twins.entries)
@@ -119,11 +108,13 @@ class Desk:
     def snapshot(self) -> bytes:
         """The whole state; `restore` of it continues byte for byte."""
         self.state.portfolio._view = self.state.twins._view = None
+        self.state.rewards = self.entering.rewards.state
         return msgspec.msgpack.encode(self.state)
 
     def restore(self, blob: bytes) -> None:
         """Continues from a snapshot."""
         self.state = msgspec.msgpack.decode(blob, type=State)
+        self.entering.rewards.restore(self.state.rewards)
 
     def weak(self, scored: Scored) -> bool:
         """Whether the score is too low to enter, whatever the account holds."""
@@ -162,6 +153,7 @@ class Desk:
         if not len(ts):
             return []
         bid, ask = np.frombuffer(market.bid, np.int32), np.frombuffer(market.ask, np.int32)
+        self.state.warmth.on_books(market.symbol, market.session, ts, self.mind.windows.gap_ms)
         out: list[Out] = []
         if not self.idle:
             row = 0
@@ -193,6 +185,7 @@ class Desk:
     def on_tick(self, tick: Tick) -> list[Out]:
         """Time passed without a market event: holding times and unanswered cancels are still watched."""
         self.state.now_ms = max(self.state.now_ms, tick.ts_ms)
+        self.state.safe.on_time(self.state.now_ms)
         return [o for symbol in sorted({e.symbol for e in self.entries()}) for o in self._due(symbol, tick.ts_ms)]
 
     # entering
@@ -229,7 +222,9 @@ class Desk:
             for entry in self.entries(signal.symbol):
                 if entry.state == OPEN and entry.side == signal.side and scored.p < entry.tau_hold:
                     out += self._close(entry, HOLD, state.now_ms)
-        blocked = self._guard(scored) or policy.low_confidence(scored.p, self.limits) or self._enter(scored, out)
+        if state.safe.base:
+            state.safe.on_time(state.now_ms)
+        blocked = self.entering.known(scored, state) or self._enter(scored, out)
         if blocked is not None:
             touch = state.touches.get(signal.symbol)
             at_ms = signal.ts_ms if touch is None else max(signal.ts_ms, touch.ts_ms)     # by its own market, as its age
@@ -240,79 +235,22 @@ class Desk:
         """Whether a score below the policy's minimum is refused here without regard to anything that may happen in between."""
         return not self.state.kills and symbol in self.state.touches and (self.idle or not self.entries(symbol))
 
-    def _guard(self, scored: Scored) -> policy.Block | None:
-        signal, state = scored.signal, self.state
-        if state.kills:
-            return policy.Block(reasons.HALTED, state.halted)
-        touch = state.touches.get(signal.symbol)
-        if touch is None:
-            return policy.Block(reasons.NO_MARKET, f"no book of {signal.symbol} yet")
-        age = touch.ts_ms - signal.ts_ms     # by its own market: another symbol's clock, or a tick's, says nothing of it
-        if age > self.desk.max_signal_age_ms:
-            return policy.Block(reasons.STALE_SIGNAL, f"age={age}ms > {self.desk.max_signal_age_ms}ms")
-        if not isfinite(scored.p + signal.entry + signal.stop + signal.target):
-            return policy.Block(reasons.INVALID_INPUT, f"p={scored.p}, entry={signal.entry}, stop={signal.stop}, target={signal.target}")
-        return None
-
     def _enter(self, scored: Scored, out: list[Out]) -> policy.Block | None:
-        signal, state, portfolio = scored.signal, self.state, self.portfolio
-        leverage = self.sizing.leverage
-        intent = policy.Intent(signal.symbol, signal.side, scored.p, signal.entry, state.now_ms / 1000, 0.0, signal.regime, leverage)
-        code, numbers, allocation = policy.decide(intent, portfolio, self.limits, self.desk.risk_score)
-        if code not in reasons.ALLOWED:
-            return policy.Block(code, numbers)
-        if scored.p < scored.tau_entry:
-            return policy.Block(reasons.BELOW_TAU, f"p={scored.p:.4f} < tau_entry={scored.tau_entry:.4f}")
-        order_id = f"E-{signal.id}"
-        if order_id in portfolio.orders or order_id in portfolio.closed:
-            return policy.Block(reasons.DUPLICATE, f"{order_id} has been sent")
-        instrument = self.instruments[signal.symbol]
-        notional, cap = allocation.margin_usd * leverage, allocation.cap
-        if self.sizing.notional_cap_usd < notional:
-            notional, cap = self.sizing.notional_cap_usd, "notional_cap"
-        if portfolio.available_capital_usdt < self.sizing.min_free_balance_usd:
-            return policy.Block(reasons.QTY_ZERO, f"free={portfolio.available_capital_usdt:.2f} < {self.sizing.min_free_balance_usd:g}")
-        qty = round_down(notional / signal.entry, instrument.lot)
-        if qty <= 0:
-            return policy.Block(reasons.QTY_ZERO, f"{notional:.2f} USD at {signal.entry:g} is less than one lot of {instrument.lot:g}")
-        if qty < instrument.min_qty or qty * signal.entry < instrument.min_notional_usd:
-            return policy.Block(
-                reasons.BELOW_MINIMUM,
-                f"qty={qty:g} (min {instrument.min_qty:g}), notional={qty * signal.entry:.2f} (min {instrument.min_notional_usd:g})",
-            )
-        decision = Decision(
-            f"D-{signal.id}",
-            scored,
-            code,
-            numbers,
-            qty * signal.entry / leverage,
-            cap,
-            qty,
-            signal.entry,
-            leverage,
-            state.route,
-            state.epoch,
-            state.now_ms,
-        )
-        order = Order(
-            order_id,
-            ENTRY,
-            order_id,
-            signal.symbol,
-            signal.side,
-            qty,
-            signal.entry,
-            LIMIT,
-            self.venue.post_only,
-            False,
-            state.route,
-            state.epoch,
-            state.now_ms,
-            state.now_ms + self.desk.entry_ttl_ms,
-            decision,
-        )
-        portfolio.enter(order, decision, instrument)
-        out += [order, *self._claim(order)]
+        state, found = self.state, self.entering.enter(scored, self.state)
+        if isinstance(found, policy.Block):
+            return found
+        orders = list(found.orders)
+        if not account_of(orders[0].id) and self.venue.mode == "real":      # every real order has a paper twin
+            orders += [twin_of(order) for order in found.orders]
+        for order in orders:
+            self.books(order.id).enter(order, found.decision, self.instruments[order.symbol])
+        state.spend(state.now_ms // DAY_MS, found.decision.margin_usd)
+        state.watch.on_sent(state.now_ms, len(found.orders))
+        self.entering.rewards.sent(found.choice)
+        out += orders
+        for order in orders:
+            out += self._claim(order)
+        out += self.entering.rewards.expire(state.now_ms)
         return None
 
     def _claim(self, order: Order) -> list[Out]:
@@ -354,6 +292,8 @@ class Desk:
             ts_ms,
         )
         self.books(entry.id).send(order, entry)
+        if entry.route != TWIN:
+            self.state.watch.on_sent(self.state.now_ms)
         return [order, *self._claim(order)]
 
     def on_report(self, report: Report) -> list[Out]:
@@ -390,8 +330,19 @@ class Desk:
 
     def _closed(self, books: Portfolio, entry: Entry, ts_ms: int) -> list[Out]:
         """A level leaves the books; with the last one its entry has ended."""
-        ended = books.close(entry, ts_ms)
-        return [ended.outcome] if ended and ended.outcome else []
+        ended, rewards = books.close(entry, ts_ms), self.entering.rewards
+        if ended is None:
+            return []
+        out: list[Out] = [ended.outcome] if ended.outcome else []
+        if entry.route == TWIN:         # counted apart: no trade of the desk, and nobody's reward
+            return out
+        plan, net = ended.plan, 0.0
+        if ended.outcome:
+            net = ended.outcome.net_usd
+            self.state.watch.on_outcome(net, ts_ms, self.mind.risk)
+        slip = 1e4 * entry.sign * (plan.paid / plan.bought / plan.price - 1) if plan.bought else 0.0
+        out.append(rewards.ended(Ended(entry.plan, entry.symbol, ts_ms, plan.wanted_usd, plan.paid, net, slip)))
+        return out + rewards.expire(self.state.now_ms)
 
     # control
 
@@ -410,6 +361,12 @@ class Desk:
             return [
                 self._take_back(e, state.now_ms, HALT) for e in self.entries() if e.state == ENTERING and not e.asked_ms
             ]
+        if control.kind == CRIT and state.safe.on_crit(control.reason, state.now_ms, state.mode, bool(state.kills), self.mind.fail_safe):
+            return [self._take_back(e, state.now_ms, HALT) for e in state.portfolio.entries.values()
+                    if self.venue.mode == "real" and e.state == ENTERING and not e.asked_ms]
+        if control.kind == HEALTH:
+            lag, in_flight = (int(control.details.get(key, "0")) for key in ("lag", "in_flight"))
+            state.pressure.on_depth(lag, in_flight, self.mind.backpressure)
         for name in control.kills:
             state.kills.pop(name, None)
         return self._write_off(control) if control.kind == WRITE_OFF and state.kills else []
@@ -425,8 +382,9 @@ class Desk:
         if entry is None or not 0 < price < float("inf"):
             return []
         entry.cause, ts_ms, held = WRITTEN_OFF, self.state.now_ms, entry.held
-        order = Order(f"{'V' if account_of(name) else 'W'}-{name[2:]}", WRITTEN_OFF, entry.plan, entry.symbol, opposite(entry.side), held, price, LIMIT, False, True,
-                      entry.route, self.state.epoch, ts_ms)
+        order_id, side = f"{'V' if account_of(name) else 'W'}-{name[2:]}", opposite(entry.side)
+        order = Order(order_id, WRITTEN_OFF, entry.plan, entry.symbol, side, held, price, LIMIT, False, True, entry.route,
+                      self.state.epoch, ts_ms)
         books.send(order, entry)
         if held > 0:
             books.on_fill(Fill(control.id, order.id, entry.symbol, order.side, price, held, 0.0, True, 0, ts_ms))

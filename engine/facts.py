@@ -10,6 +10,9 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
+from engine.rewards.attribution import Attributed, Choice, Missed
+from engine.sizing.size import Sized
+
 BUY, SELL = "BUY", "SELL"
 LONG, SHORT = "long", "short"
 BOOK, TRADE = 0, 1
@@ -112,8 +115,9 @@ def join(frames: list[Frame]) -> Frame:
 class Candidate(msgspec.Struct, frozen=True, gc=False, tag="candidate", array_like=True):
     """A trigger fired: this side, from this entry to this target or stop. `features` is float32[F] of the declared list.
 
-    What stood around it, in lots: at the best bid and ask, and in the first three levels of each side; and how many trades there were in
-    the last minute (`windows.sigma_ms`). Features are ratios, so that a model can serve any symbol; sizes need the thing itself.
+    What stood around it, in lots: at the best bid and ask, and in the first levels of each side (`gates.liquidity_by_side.levels`); and
+    how many trades there were in the last minute (`windows.sigma_ms`). Features are ratios, so that a model can serve any symbol; sizes
+    need the thing itself.
     """
     id: str
     symbol: str
@@ -221,6 +225,9 @@ class Decision(msgspec.Struct, frozen=True, gc=False, tag="decision"):
     epoch: int
     ts_ms: int
     wanted_usd: float = 0.0      # notional, before the arm took its part
+    choice: Choice | None = None
+    sized: Sized | None = None
+    rungs: tuple[tuple[int, int, int, float], ...] = ()      # of the ladder: level, ticks, lots, fill probability
 
 
 class Dropped(msgspec.Struct, frozen=True, gc=False, tag="dropped"):
@@ -398,6 +405,13 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, tag="outcome"):
     closed_ms: int
 
 
+class Rewarded(msgspec.Struct, frozen=True, gc=False, tag="rewarded"):
+    """Rewards that came home in one stretch, and outcomes that nobody is paid for."""
+    symbol: str
+    session: str
+    items: list[Attributed | Missed]
+
+
 class Outcomes(msgspec.Struct, frozen=True, gc=False, tag="outcomes"):
     """Entries closed in one stretch."""
     symbol: str
@@ -447,7 +461,8 @@ class Tick(msgspec.Struct, frozen=True, gc=False, tag="tick"):
 
 
 Fact = (Frame | Candidate | Candidates | Scored | ScoredBatch | Market | Decision | Dropped | Order | Cancel | Approved | DroppedBatch
-        | Report | Fill | Reports | Fills | Standing | Outcome | Outcomes | Control | Tick)
+        | Report | Fill | Reports | Fills | Standing | Outcome | Outcomes | Rewarded | Control | Tick)
 # array_like and mapping structs cannot share one tagged union: what travels inside others stays out of the wire's union
-Record = Frame | Candidates | ScoredBatch | Market | Approved | DroppedBatch | Reports | Fills | Standing | Outcomes | Control | Tick
+Record = (Frame | Candidates | ScoredBatch | Market | Approved | DroppedBatch | Reports | Fills | Standing | Outcomes | Rewarded
+          | Control | Tick)
 Consumed = Market | ScoredBatch | Report | Fill | Control | Tick

@@ -55,6 +55,11 @@ class Wish(msgspec.Struct, frozen=True, gc=False):
     orders: int = 1
 
 
+def sized(wish: Wish, qty: float, orders: int, price: float) -> Wish:
+    """The wish once it has a size: all levels together, and the price of the best."""
+    return msgspec.structs.replace(wish, qty=qty, orders=orders, price=price)
+
+
 class Rules(msgspec.Struct, frozen=True, gc=False):
     """The settings that the rows read."""
     risk: Risk

@@ -208,9 +208,9 @@ class Portfolio(msgspec.Struct):
         """A level of an entry with its order; `order.entry_id` names the entry that was decided."""
         s = d.scored.signal
         self.plans.setdefault(order.entry_id, Plan(d.wanted_usd, d.price)).open += 1
-        entry = Entry(order.id, order.entry_id, order.symbol, order.side, 1 if order.side == BUY else -1, s.regime, d.scored.model_id, d.scored.p,
-                      d.scored.tau_hold, order.route, order.price, s.stop, s.target, d.leverage, d.margin_usd, order.qty,
-                      instrument.tick, instrument.lot, order.ts_ms, order.expires_ms)
+        entry = Entry(order.id, order.entry_id, order.symbol, order.side, 1 if order.side == BUY else -1, s.regime, d.scored.model_id,
+                      d.scored.p, d.scored.tau_hold, order.route, order.price, s.stop, s.target, d.leverage,
+                      order.qty * order.price / d.leverage, order.qty, instrument.tick, instrument.lot, order.ts_ms, order.expires_ms)
         self.entries[order.id] = entry
         self.send(order, entry)
         return entry
@@ -293,10 +293,10 @@ class Portfolio(msgspec.Struct):
         del self.plans[entry.plan]
         if not plan.bought:
             return Ended(plan, None)
-        gross = entry.sign * (plan.got - plan.paid)
+        gross, sold_at = entry.sign * (plan.got - plan.paid), plan.got / plan.sold if plan.sold else 0.0
         return Ended(plan, Outcome(
             entry.plan, entry.symbol, entry.side, entry.regime, entry.model_id, entry.confidence, plan.bought, plan.paid / plan.bought,
-            plan.got / plan.sold if plan.sold else 0.0, gross, plan.fees, gross - plan.fees, plan.cause, entry.route, plan.opened_ms, ts_ms))
+            sold_at, gross, plan.fees, gross - plan.fees, plan.cause, entry.route, plan.opened_ms, ts_ms))
 
     def _late(self, fact: Report | Fill) -> None:
         if fact.order_id in self.closed:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from config.settings import Settings
 from engine.desk import Desk
-from engine.facts import Approved, DroppedBatch, Outcomes
+from engine.facts import Approved, DroppedBatch, Outcomes, Rewarded
 from store import tables
 from store.blob import Entry
 from store.chain import UNREADABLE, broken, chained, entry_in, rows
@@ -30,7 +30,7 @@ def answers_of(record) -> list:
     """The Desk's answers in a published record, in their order."""
     if isinstance(record, Approved):
         return list(record.acts())
-    return list(record.items) if isinstance(record, (DroppedBatch, Outcomes)) else []
+    return list(record.items) if isinstance(record, (DroppedBatch, Outcomes, Rewarded)) else []
 
 
 def differing(said: list, written: list) -> int:

@@ -12,6 +12,7 @@ from engine.desk import Desk
 from engine.execution.matching import Matching
 from engine.facts import Cancel, Candidate, Dropped, Fill, Frame, Order, Outcome, Scored, ScoredBatch
 from engine.loop import Road, run
+from engine.rewards.attribution import Attributed, Missed
 from engine.scoring.signals import SignalEngine
 from store import archive
 from store.scorer import Scorer
@@ -36,7 +37,8 @@ class Closed:
         self.roads: dict[str, Road] = {}
         for symbol, source in frames.items():
             instrument = settings.instrument(symbol)
-            engine = SignalEngine(symbol, instrument, settings.windows, settings.triggers, settings.regimes)
+            engine = SignalEngine(symbol, instrument, settings.windows, settings.triggers, settings.regimes,
+                                  settings.gates.liquidity_by_side.levels)
             self.roads[symbol] = Road(symbol, source, engine, score, self.desk, Matching(symbol, instrument, settings.matching, session),
                                       settings.matching.latency_ms, batch)
 
@@ -89,7 +91,7 @@ class Digests:
         for out in outs:
             if isinstance(out, Dropped):
                 self._refusals.setdefault(out.scored.signal.symbol, hashlib.sha256()).update(msgspec.msgpack.encode(out))
-            elif isinstance(out, (Order, Cancel, Outcome)):
+            elif isinstance(out, (Order, Cancel, Outcome, Attributed, Missed)):
                 self._acts.update(msgspec.msgpack.encode(out))
 
     @property

@@ -15,13 +15,14 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from engine.facts import Approved, Control, DroppedBatch, Fill, Fills, Outcomes, Record, Report, Reports, ScoredBatch
+from engine.facts import Approved, Control, DroppedBatch, Fill, Fills, Outcomes, Record, Report, Reports, Rewarded, ScoredBatch, account_of
+from engine.rewards.attribution import Attributed
 from store import tables
 from store.blob import Refusals, whole
 from store.chain import UNREADABLE, broken, page_of
 from store.database import LedgerError, Prepared, connect, naming, reading, shown, upsert
 from store.revisions import migrate
-from store.rows import Row, allowed_row, control_row, fill_row, filled, moved, order_row, outcome_row, refused_row, reported
+from store.rows import Row, allowed_row, control_row, fill_row, filled, moved, order_row, outcome_row, refused_row, reported, reward_row
 from store.shapes import called, odd
 
 PAGE = 200             # entries a transaction
@@ -29,7 +30,7 @@ FOLLOWED = 50          # while following a desk at work: its own writes wait for
 LOOKED_UP = 500        # ids a query
 BREATH_S = 0.002       # between two pages when there is much to catch up with: the desk goes first
 
-INSERTED = (tables.decisions, tables.outcomes, tables.controls, tables.fills, tables.places)     # never change once told
+INSERTED = (tables.decisions, tables.outcomes, tables.controls, tables.fills, tables.rewards, tables.places)     # never change once told
 REPLACED = (tables.orders, tables.positions)
 
 
@@ -42,7 +43,7 @@ def _reading(*wanted: type[msgspec.Struct]) -> Any:
 
 
 _HEARD: Any = _reading(ScoredBatch, Report, Fill, Reports, Fills, Control)
-_SAID: Any = _reading(Approved, DroppedBatch, Refusals, Outcomes, Control)
+_SAID: Any = _reading(Approved, DroppedBatch, Refusals, Outcomes, Rewarded, Control)
 READ = msgspec.msgpack.Decoder(msgspec.defstruct("Read", [("consumed", list[_HEARD]), ("produced", list[_SAID])]))
 
 
@@ -60,7 +61,7 @@ class Page:
         taken_back = {c.order_id for s in said if isinstance(s, Approved) for c in s.cancels}
         self.rows: dict[sa.Table, dict[str, Row]] = {t: {} for t in (*INSERTED, *REPLACED)}
         self.rows[tables.orders] = {row[0]: row for row in _known(connection, tables.orders, touched | sent | taken_back)}
-        self.rows[tables.positions] = {row[0]: row for row in _known(connection, tables.positions, {f.symbol for f in fills})}
+        self.rows[tables.positions] = {row[0]: row for row in _known(connection, tables.positions, {book(f) for f in fills})}
         self.old_fills = {row[0] for row in _known(connection, tables.fills, {f.id for f in fills})}
         self.writer, self.seq = writer, 0
         for (self.seq, entry), produced in zip(read, told):
@@ -98,6 +99,11 @@ class Page:
             self.told(item.id)
             self.rows[tables.outcomes].setdefault(item.id, outcome_row(item))
 
+    def rewarded(self, fact: Rewarded) -> None:
+        for item in fact.items:
+            if isinstance(item, Attributed):
+                self.rows[tables.rewards].setdefault(item.order_id, reward_row(item))
+
     def control(self, fact: Control) -> None:
         self.rows[tables.controls].setdefault(fact.id, control_row(fact))
 
@@ -112,7 +118,13 @@ class Page:
         self.rows[tables.fills][fact.id] = fill_row(fact)
         if row:
             filled(row, fact)
-        moved(self.rows[tables.positions].setdefault(fact.symbol, [fact.symbol, 0.0, 0.0, 0.0, 0.0, 0]), fact)
+        name = book(fact)
+        moved(self.rows[tables.positions].setdefault(name, [name, 0.0, 0.0, 0.0, 0.0, 0]), fact)
+
+
+def book(fill: Fill) -> str:
+    """Whose position a fill moves: the symbol's, or that of its paper twin."""
+    return f"{fill.symbol} {account}" if (account := account_of(fill.order_id)) else fill.symbol
 
 
 def _each(one: Callable[[Page, Any], None]) -> Callable[[Page, Any], None]:
@@ -123,7 +135,8 @@ def _each(one: Callable[[Page, Any], None]) -> Callable[[Page, Any], None]:
 
 
 FOLDS: dict[type, Callable[[Page, Any], None]] = {
-    Approved: Page.approved, DroppedBatch: Page.dropped, Outcomes: Page.outcomes, Control: Page.control, Report: Page.report,
+    Approved: Page.approved, DroppedBatch: Page.dropped, Outcomes: Page.outcomes, Rewarded: Page.rewarded, Control: Page.control,
+    Report: Page.report,
     Fill: Page.fill, Reports: _each(Page.report), Fills: _each(Page.fill)}
 
 

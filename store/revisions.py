@@ -31,6 +31,7 @@ REVISIONS: tuple[Revision, ...] = (
     Revision("0001_ledger", "the hash chain, its order index, marks and snapshots", _create(*tables.LEDGER)),
     Revision("0002_projections", "decisions, orders, fills, outcomes, positions, controls", _create(*tables.PROJECTIONS)),
     Revision("0003_places", "where each entry's story stands in the ledger; every projection is filled again", _refill),
+    Revision("0004_rewards", "what orders were worth, and how their sizes came about; every projection is filled again", _refill),
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from engine.facts import ACCEPTED, CANCELLED, DONE, REJECTED, UNKNOWN, Control, Decision, Dropped, Fill, Order, Outcome, Report
 from engine.holding import DUST, Holding
 from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
+from engine.rewards.attribution import Attributed
 from store import tables
 
 RANK = {"": 0, UNKNOWN: 1, ACCEPTED: 2, REJECTED: 3, CANCELLED: 3, DONE: 3}
@@ -22,14 +23,25 @@ def allowed_row(d: Decision) -> Row:
     """A yes as a row of `decisions`."""
     s = d.scored.signal
     return [d.id, d.ts_ms, s.symbol, s.side, s.regime, _finite(d.scored.p), d.scored.model_id, True, d.decision, d.reason, d.route,
-            d.margin_usd, d.cap, d.qty, d.price, d.epoch]
+            d.margin_usd, d.cap, d.qty, d.price, d.epoch, *_size(d)]
+
+
+def _size(d: Decision) -> Row:
+    """How the size came about: arm, multiplier, note, caps, predictions, levels."""
+    z = d.sized
+    if z is None or d.choice is None:
+        return [None] * 6
+    caps = {c.name: round(c.usd, 6) for c in z.caps if math.isfinite(c.usd)}
+    predicted = {"rugProb": z.predicted.rug_prob, "pFill": z.predicted.p_fill, "expSlipBps": z.predicted.exp_slip_bps}
+    known = {name: value if value is None or math.isfinite(value) else None for name, value in predicted.items()}
+    return [d.choice.arm, z.multiplier, z.note, json.dumps(caps), json.dumps(known), json.dumps(d.rungs)]
 
 
 def refused_row(d: Dropped) -> Row:
     """A no as a row of `decisions`."""
     s = d.scored.signal
     return [d.id, d.ts_ms, s.symbol, s.side, s.regime, _finite(d.scored.p), d.scored.model_id, False, d.reason, d.numbers, "", 0.0, "",
-            0.0, 0.0, None]
+            0.0, 0.0, *[None] * 7]
 
 
 def order_row(o: Order) -> Row:
@@ -47,6 +59,12 @@ def outcome_row(o: Outcome) -> Row:
     """A closed entry as a row of `outcomes`."""
     return [o.id, o.symbol, o.side, o.regime, o.model_id, _finite(o.p), o.qty, o.entry_price, o.exit_price, o.gross_usd, o.fees_usd,
             o.net_usd, o.cause, o.route, o.opened_ms, o.closed_ms]
+
+
+def reward_row(a: Attributed) -> Row:
+    """A reward as a row of `rewards`."""
+    return [a.order_id, a.symbol, a.arm, a.propensity, json.dumps(a.context), a.reward, a.learned, a.expected, a.mode, a.filled,
+            a.created_ms, a.ts_ms]
 
 
 def control_row(c: Control) -> Row:

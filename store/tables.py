@@ -44,7 +44,9 @@ decisions = Table(
     Column("model_id", String, nullable=False), Column("allowed", Boolean, nullable=False), Column("code", String, nullable=False),
     Column("numbers", Text, nullable=False), Column("route", String, nullable=False), Column("margin_usd", Float, nullable=False),
     Column("cap", String, nullable=False), Column("qty", Float, nullable=False), Column("price", Float, nullable=False),
-    Column("epoch", Integer),    # a refusal carries none
+    Column("epoch", Integer),    # a refusal carries none; nor what follows, of the size
+    Column("arm", String), Column("multiplier", Float), Column("note", String), Column("caps", Text),      # json: USD by cap
+    Column("predicted", Text), Column("levels", Text),     # json: rugProb, pFill, expSlipBps; price, quantity and probability of each level
     Index("decisions_recent", sa.desc("ts_ms")), Index("decisions_symbol", "symbol", sa.desc("ts_ms")),
     Index("decisions_code", "code", "allowed", sa.desc("ts_ms")))
 orders = Table(
@@ -79,12 +81,18 @@ controls = Table(
     Column("reason", Text, nullable=False), Column("epoch", Integer, nullable=False), Column("ts_ms", BigInteger, nullable=False),
     Column("details", Text, nullable=False),      # json
     Index("controls_recent", sa.desc("ts_ms")), Index("controls_kind", "kind", sa.desc("ts_ms")))
+rewards = Table(     # what each order was worth to the arm that shaped it (engine.rewards.attribution.Attributed)
+    "rewards", metadata, Column("order_id", String, primary_key=True), Column("symbol", String, nullable=False),
+    Column("arm", String, nullable=False), Column("propensity", Float, nullable=False), Column("context", Text, nullable=False),    # json
+    Column("reward", Float, nullable=False), Column("learned", Float), Column("expected", Float, nullable=False),
+    Column("mode", String, nullable=False), Column("filled", Boolean, nullable=False), Column("created_ms", BigInteger, nullable=False),
+    Column("ts_ms", BigInteger, nullable=False), Index("rewards_recent", sa.desc("ts_ms")))
 places = Table(      # where the ledger speaks of an entry: its orders, cancels, reports, fills, outcome
     "places", metadata, Column("entry_id", String, primary_key=True), Column("writer", String, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False), sqlite_with_rowid=False)
 projection_marks = Table(
     "projection_marks", metadata, Column("writer", String, primary_key=True), Column("seq", BigInteger, nullable=False))
-PROJECTIONS = (decisions, orders, fills, outcomes, positions, controls, places, projection_marks)
+PROJECTIONS = (decisions, orders, fills, outcomes, positions, controls, rewards, places, projection_marks)
 
 # the database itself refuses to edit a row of the ledger: no accident does, and who drops the guard is found by the chain
 

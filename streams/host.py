@@ -29,6 +29,7 @@ from engine.facts import (
     Outcomes,
     Report,
     Reports,
+    Rewarded,
     ScoredBatch,
     Standing,
     Tick,
@@ -36,6 +37,7 @@ from engine.facts import (
     market_of,
 )
 from engine.lane import FOREVER, Lane
+from engine.rewards.attribution import Attributed, Missed
 from engine.telemetry import Telemetry
 from store.ledger import Ledger
 from streams.reconcile import Books, Reconciler
@@ -382,17 +384,21 @@ class DeskHost:
         acts: dict[str, list[Order | Cancel]] = {}
         dropped: dict[str, list[Dropped]] = {}
         outcomes: dict[str, list[Outcome]] = {}
+        rewards: dict[str, list[Attributed | Missed]] = {}
         for out in outs:
             if isinstance(out, Dropped):
                 dropped.setdefault(out.scored.signal.symbol, []).append(out)
             elif isinstance(out, Outcome):
                 outcomes.setdefault(out.symbol, []).append(out)
+            elif isinstance(out, (Attributed, Missed)):
+                rewards.setdefault(out.symbol, []).append(out)
             else:
                 acts.setdefault(out.symbol, []).append(out)
         now = self.desk.state.now_ms
         records: list = [self.approved(symbol, sent_ms, said) for symbol, said in acts.items()]
         records += [DroppedBatch(symbol, self.session(symbol), now, items) for symbol, items in dropped.items()]
         records += [Outcomes(symbol, self.session(symbol), items) for symbol, items in outcomes.items()]
+        records += [Rewarded(symbol, self.session(symbol), paid) for symbol, paid in rewards.items()]
         return records
 
     def session(self, symbol: str) -> str:

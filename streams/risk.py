@@ -12,7 +12,7 @@ from pathlib import Path
 
 from config.settings import Settings
 from engine import metrics as m
-from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, ScoredBatch, Tick
+from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, Rewarded, ScoredBatch, Tick
 from engine.telemetry import Telemetry
 from store import controls
 from store.exporter import Exporter
@@ -20,11 +20,23 @@ from store.ledger import Ledger, ledger_url
 from store.state import Failures
 from streams.codec import decode, encode
 from streams.host import DeskHost
-from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, EXEC_REPORTS, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED, Topic
+from streams.topics import (
+    CONTROL_EVENTS,
+    EXEC_FILLS,
+    EXEC_OUTCOMES,
+    EXEC_REPORTS,
+    EXEC_REWARDS,
+    MD_FRAMES,
+    SIG_APPROVED,
+    SIG_DROPPED,
+    SIG_SCORED,
+    Topic,
+)
 from streams.worker import Marks, Worker, elsewhere, since_ms
 
 log = logging.getLogger("sluice.risk")
-TOPIC_OF: dict[type, Topic] = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED, Outcomes: EXEC_OUTCOMES, Control: CONTROL_EVENTS}
+TOPIC_OF: dict[type, Topic] = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED, Outcomes: EXEC_OUTCOMES,
+                            Rewarded: EXEC_REWARDS, Control: CONTROL_EVENTS}
 QUIET_MS = 1000     # without a record for this long, the desk is told that time passes
 
 

@@ -30,7 +30,8 @@ class Engines:
     def fresh(self, symbol: str) -> SignalEngine:
         """An engine that has seen nothing."""
         s = self.settings
-        return SignalEngine(symbol, s.instrument(symbol), s.windows, s.triggers, s.regimes)
+        return SignalEngine(symbol, s.instrument(symbol), s.windows, s.triggers, s.regimes,
+                                  s.gates.liquidity_by_side.levels)
 
     def on(self, frame: Frame, partition: int = 0) -> Candidates | None:
         """The candidates of a frame, None where it brings nothing new."""

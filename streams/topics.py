@@ -25,13 +25,14 @@ SIG_DROPPED = Topic("sig.dropped", "risk", ("supervisor",), "refusals with their
 EXEC_REPORTS = Topic("exec.reports", "executor", ("risk",), "accepted, rejected, cancelled, unknown, filled", by_symbol=False)
 EXEC_FILLS = Topic("exec.fills", "executor", ("risk",), "executions", by_symbol=False)
 EXEC_OUTCOMES = Topic("exec.outcomes", "risk", ("supervisor",), "closed entries with their result", by_symbol=False)
+EXEC_REWARDS = Topic("exec.rewards", "risk", ("supervisor",), "what orders were worth to the arms that shaped them", by_symbol=False)
 CONTROL_EVENTS = Topic("control.events", "supervisor", ("collector", "risk", "executor"), "kill, release, mode, health", by_symbol=False)
 STATE_SIGNALS = Topic("state.signal_engine", "signal_engine", ("signal_engine",), "marks and windows, where its partitions are shared",
                       compact=True)
 STATE_SCORES = Topic("state.ai_scorer", "ai_scorer", ("ai_scorer",), "marks, where its partitions are shared", compact=True)
 
-TOPICS = (MD_FRAMES, SIG_CANDIDATES, SIG_SCORED, SIG_APPROVED, SIG_DROPPED, EXEC_REPORTS, EXEC_FILLS, EXEC_OUTCOMES, CONTROL_EVENTS,
-          STATE_SIGNALS, STATE_SCORES)
+TOPICS = (MD_FRAMES, SIG_CANDIDATES, SIG_SCORED, SIG_APPROVED, SIG_DROPPED, EXEC_REPORTS, EXEC_FILLS, EXEC_OUTCOMES, EXEC_REWARDS,
+          CONTROL_EVENTS, STATE_SIGNALS, STATE_SCORES)
 
 SHARED = ("signal_engine", "ai_scorer")     # stages whose workers may share partitions
 

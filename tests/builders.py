@@ -2,6 +2,7 @@
 
 import hashlib
 
+import msgspec
 import numpy as np
 
 from config.settings import Settings, load
@@ -9,19 +10,36 @@ from engine.desk import Desk
 from engine.execution.matching import Matching
 from engine.facts import BOOK, BUY, DEPTH, SELL, TRADE, Candidate, Frame, Market, Scored, candidate_id, cut, frame_of, join
 from engine.loop import Road, run
+from engine.rewards.attribution import Attributed, Missed
 
 SYMBOL = "BTCUSDT"
 
 
-def settings(**env: str) -> Settings:
+AROUND = (50_000, 100_000, 50_000, 100_000, 60)      # lots and trades around a candidate: a market that bounds nobody
+
+
+def shipped(**env: str) -> Settings:
     """The shipped configuration under an environment of one's own."""
     return load(env=env)
 
 
+def settings(**env: str) -> Settings:
+    """The same without what a test of something else would trip over: one level, one arm, no warm-up, no streak, no risk scaling."""
+    s, but = shipped(SLUICE_BANDIT="false", FEATURE_CONSTRAINED_RISK_SCALING="false", **env), msgspec.structs.replace
+    return but(s, warmup=but(s.warmup, enabled=False), ladder=but(s.ladder, fractions=[1.0], min_fill_probability=0.0),
+               risk=but(s.risk, loss_streak_max=0))
+
+
+class Unpaid(Desk):
+    """A desk that keeps its rewards to itself: what a test of something else looks at."""
+
+    def on(self, fact) -> list:
+        return [out for out in super().on(fact) if not isinstance(out, (Attributed, Missed))]
+
+
 def desk(s: Settings | None = None, **env: str) -> Desk:
     """A desk with the shipped limits."""
-    s = s or settings(**env)
-    return Desk(s)
+    return Unpaid(s or settings(**env))
 
 
 def market(
@@ -99,6 +117,7 @@ class EveryNth:
                     "schema",
                     b"",
                     frame.seq + i,
+                    *AROUND,
                 )
             )
         return out
@@ -112,7 +131,7 @@ def scores(candidates: list[Candidate]) -> list[Scored]:
 def closed_loop(frames: dict[str, list[Frame]], s: Settings | None = None) -> tuple[Desk, list[tuple[str, object, list]]]:
     """Runs the closed loop over these frames; the desk and every (symbol, fact, answers)."""
     s = s or settings()
-    mind = desk(s)
+    mind = Desk(s)
     roads = {
         symbol: Road(
             symbol,
@@ -161,6 +180,8 @@ def candidate(ts_ms: int, side: str = BUY, entry: float = 60_000.0, symbol: str 
         "test",
         "schema",
         b"",
+        0,
+        *AROUND,
     )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numba import njit
 
 BUCKETS = 32
-NEAR = 3                 # levels of a side that count as depth at hand
 FAST, SLOW, SIGMA, SPIKE = range(4)
 # summed channels of each window
 OFI, BOUGHT, SOLD, PRINTS, BOOKS, MIDS, DEPTHS, TOUCHES, REMOVED, CANCELLED, CANCEL_SIGNED, SQUARES = range(12)
@@ -26,7 +25,7 @@ INTS = 17
 SCORE, SQUARES_BASE = 6, 7
 FLOATS = 8
 # after the four bucket widths in `widths`
-SAMPLE_MS, COOLDOWN_MS, WARM_EVENTS, GAP_MS = 4, 5, 6, 7
+SAMPLE_MS, COOLDOWN_MS, WARM_EVENTS, GAP_MS, NEAR = 4, 5, 6, 7, 8
 NEVER = -(1 << 60)
 BY_IMBALANCE, BY_OFI = 1, 2
 SPIKE_VOLUME, SPIKE_SIGMAS = 4.0, 3.0
@@ -291,9 +290,9 @@ def fold(times, kinds, books, trades, regimes, limits, widths, ints, floats, sum
     """Events join the state; candidates are written to the outputs, how many is returned.
 
     `regimes` uint8[n]: the code in force at each event. `limits` float64: imbalance, ofi_z. `widths` int64: bucket widths of the
-    four windows, then fast_ms, cooldown_ms, warm_events, gap_ms. Outputs have room for two candidates a book: event index, time, side
-    (+1, −1), cause (bits), touch in ticks [m, 2], ten-second sigma in bps, features float32[m, F], and what stands around [m, 5]: lots at
-    the best bid, in the first `NEAR` bids, at the best ask, in the first `NEAR` asks, and the trades of the sigma window.
+    four windows, then fast_ms, cooldown_ms, warm_events, gap_ms, the levels that count as first. Outputs have room for two candidates a
+    book: event index, time, side (+1, −1), cause (bits), touch in ticks [m, 2], ten-second sigma in bps, features float32[m, F], and what
+    stands around [m, 5]: lots at the best bid, in the first bids, at the best ask, in the first asks, and the trades of the sigma window.
     """
     b, t, m = 0, 0, 0
     gap_ms = widths[GAP_MS]
@@ -348,7 +347,7 @@ def fold(times, kinds, books, trades, regimes, limits, widths, ints, floats, sum
             _row(ts, book, regimes[i], imbalance, z, sigmas[m], float(depth_b), float(depth_a), gap_ms, ints, floats, widths, sums,
                  bucket, marks, starts, rows[m], way)
             around[m, 0], around[m, 1], around[m, 2], around[m, 3], around[m, 4] = bq, 0, aq, 0, sums[SIGMA, PRINTS]
-            for level in range(NEAR):
+            for level in range(widths[NEAR]):
                 around[m, 1] += book[1, level]
                 around[m, 3] += book[3, level]
             m += 1

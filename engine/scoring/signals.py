@@ -63,14 +63,17 @@ def decimals(tick: float) -> int:
 
 
 class SignalEngine:
-    """Folds the frames of one symbol and proposes candidates. A frame of another session starts it anew."""
+    """Folds the frames of one symbol and proposes candidates. A frame of another session starts it anew.
 
-    def __init__(self, symbol: str, instrument: Instrument, windows: Windows, triggers: Triggers, regimes: Regimes):
+    `near` levels of a side count as its depth at hand (`gates.liquidity_by_side.levels`).
+    """
+
+    def __init__(self, symbol: str, instrument: Instrument, windows: Windows, triggers: Triggers, regimes: Regimes, near: int = 3):
         self.symbol, self.tick = symbol, instrument.tick
         self._decimals = decimals(instrument.tick)
         self._config = config_hash(windows, triggers, regimes)
         widths = [max(w // kernel.BUCKETS, 1) for w in (windows.fast_ms, windows.slow_ms, windows.sigma_ms, windows.spike_ms)]
-        self._widths = np.array([*widths, windows.fast_ms, triggers.cooldown_ms, triggers.warm_events, windows.gap_ms], np.int64)
+        self._widths = np.array([*widths, windows.fast_ms, triggers.cooldown_ms, triggers.warm_events, windows.gap_ms, near], np.int64)
         self._limits = np.array([triggers.imbalance, triggers.ofi_z])
         self._barriers = parameters(triggers, instrument)
         self._regimes = regime.parameters(regimes)
