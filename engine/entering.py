@@ -3,6 +3,8 @@
 One road of stages; each returns a `Block` (the coded no with its numbers) or lets the signal pass. What a stage needs it reads from the
 Desk's state, and nothing here changes it but the watch over volatility: only the Desk sends.
 """
+from collections import deque
+from collections.abc import Iterator
 from math import isfinite
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from engine.sizing.predictors import Diffusion, Predictors, Walk, moment
 from engine.sizing.size import Sized, Sizer, Wish
 from engine.state import DAY_MS, FULL, PAPER, State, Touch
 
+KEPT = 1000
 SIGMA = FEATURES.index("sigma")
 ROUTED = {PAPER: "paper", FULL: "full"}
 
@@ -51,6 +54,12 @@ class Entering:
         self.curve = Formula()
         self.sizer = Sizer(mind.sizing, mind.features, Predictors(Diffusion(mind.sizing.tail), self.curve, Walk()))
         self.rewards = Rewards(mind.rewards, mind.bandit, mind.features)
+        self.sizings: deque[tuple[str, Sized]] = deque(maxlen=KEPT)     # for who counts them; decisions read nothing of it
+
+    def drained(self) -> Iterator[tuple[str, Sized]]:
+        """The sizings since the last look, refused ones too, with their symbols."""
+        while self.sizings:
+            yield self.sizings.popleft()
 
     # what it costs nothing to say
 
@@ -96,6 +105,7 @@ class Entering:
         choice = self.rewards.choose(
             order_id, signal.symbol, context_of(signal.features, scored.p, books.total_exposure_usdt, equity), state.now_ms)
         sized = self.size(scored, books, allocation.margin_usd, choice, instrument, state)
+        self.sizings.append((signal.symbol, sized))
         if sized.code:
             return policy.Block(sized.code, sized.numbers)
         return self.spread(scored, code, numbers, wish, sized, choice, instrument, route, state)

@@ -145,6 +145,11 @@ REALIZED_PNL_USD = gauge("realized_pnl_usd", "Realised result after fees")
 FEES_USD = gauge("fees_usd", "Fees paid")
 OPEN_ORDERS = gauge("open_orders", "Orders that wait at the venue")
 HALTED = gauge("halted", "1 while a kill is in force")
+TRADING_STATE = gauge("trading_state", "1 for the state that the desk is in", state=("ACTIVE", "REDUCING", "HALTED"))
+TWIN_ORDERS_TOTAL = counter("twin_orders_total", "Orders of the paper account beside a real one", cause=CAUSES)
+TWIN_FILLS_TOTAL = counter("twin_fills_total", "Executions of the paper account beside a real one", symbol=SYMBOL)
+TWIN_OUTCOMES_TOTAL = counter("twin_outcomes_total", "Paper twins of real entries that were closed", won=("true", "false"))
+TWIN_RESULT_USD = gauge("twin_result_usd", "What the paper twins of real entries came to in this life of the desk, after fees")
 DECISION_MS = histogram("tick_to_order_ms", "Ingress of the market event to the order built", MS)
 
 

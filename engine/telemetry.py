@@ -2,15 +2,35 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from engine import metrics as m
 from engine import policy, reasons
+from engine.desk import HALTED, REDUCING, TRADING, Desk
 from engine.execution.admission import DEGRADE, HALT, Pressure, Safe
 from engine.execution.ladder import bucket, entry_of
 from engine.execution.markout import Marked, Markouts
 from engine.execution.matching import ABOUT_REQUEST
 from engine.execution.rates import Rates
-from engine.facts import ACCEPTED, ENTRY, STATUSES, UNKNOWN, Dropped, Fill, Market, Order, Outcome, Report, ScoredBatch
-from engine.portfolio import Portfolio
+from engine.facts import (
+    ACCEPTED,
+    ENTRY,
+    STATUSES,
+    TWIN,
+    UNKNOWN,
+    Dropped,
+    Fill,
+    Market,
+    Order,
+    Outcome,
+    Report,
+    ScoredBatch,
+    account_of,
+)
+from engine.rewards.attribution import Attributed, Missed
+from engine.rewards.telemetry import RewardTelemetry
+from engine.settings import Markout
+from engine.sizing.telemetry import counted
 from engine.watch import Watch
 
 LAST = 50   # entries that the rolling rates look at
@@ -22,13 +42,34 @@ HALTS = {reasons.DAILY_CAP: m.DAILY_CAP_TRIGGER_TOTAL, reasons.STREAK_HALT: m.ST
 class Telemetry:
     """Counts what the Desk heard and said into a meter; `log` takes S4's lines, a run of the same refusal once."""
 
-    def __init__(self, meter: m.Meter, log: Callable[[str], object] | None = None, quiet: Iterable[str] = (reasons.BLOCK_LOW_CONFIDENCE,)):
+    def __init__(self, meter: m.Meter, log: Callable[[str], object] | None = None, quiet: Iterable[str] = (reasons.BLOCK_LOW_CONFIDENCE,),
+                 markout: Markout = Markout(30, 2000)):
         self.meter, self.log, self.quiet = meter, log or (lambda line: None), frozenset(quiet)
         self.won: dict[str, deque[bool]] = {}
         self.rates = Rates(LAST)
         self.missed: int | None = None
         self.counted: dict[tuple, int] | None = None      # what the guards' own counts were when they were last looked at
+        self.markouts = Markouts(markout.window, markout.late_ms)
+        self.rewards = RewardTelemetry(meter, self.log)
+        self.twins_usd = 0.0
         self.refused: dict[str, str] = {}       # the last reason said of each symbol: a run of the same is one line, and a count
+
+    def on(self, desk: Desk, consumed: Iterable, outs: list) -> None:
+        """What the Desk consumed and said in one go, and how it stands after it."""
+        for fact in consumed:
+            self.heard(fact)
+            if isinstance(fact, Market):
+                ts, bid, ask = np.frombuffer(fact.ts, np.int64), np.frombuffer(fact.bid, np.int32), np.frombuffer(fact.ask, np.int32)
+                came = self.markouts.on_market(fact.symbol, fact.session, fact.tick, ts, bid, ask, fact.upto_ms)
+                if came or self.markouts.state.missed != self.missed:
+                    self.marked(self.markouts, came)
+            elif isinstance(fact, Fill) and (route := self.rates.route_of(fact.order_id)):
+                self.marked(self.markouts, self.markouts.on_fill(fact.id, fact.symbol, fact.side, fact.price, fact.ts_ms, route))
+        self.said(outs)
+        self.rewards.said(out for out in outs if isinstance(out, (Attributed, Missed)))
+        for symbol, sized in desk.entering.drained():
+            counted(self.meter, symbol, sized)
+        self.guarded(desk.state.watch, desk.state.pressure, desk.state.safe)
 
     def heard(self, fact) -> None:
         """A fact that the Desk consumed."""
@@ -42,6 +83,11 @@ class Telemetry:
                 meter.inc(m.ORDERS_REFUSED_TOTAL, reason=fact.reason)
             if fact.status not in (ACCEPTED, UNKNOWN) and fact.reason not in ABOUT_REQUEST and not fact.filled:
                 self._rated(self.rates.on_ended(fact.order_id))
+        elif isinstance(fact, Fill) and account_of(fact.order_id):
+            meter.inc(m.TWIN_FILLS_TOTAL, symbol=fact.symbol)
+            if route := self.rates.on_filled(fact.order_id):        # on paper after a CRIT: a trade of the desk, at no venue
+                meter.inc(m.TRADES_OPENED_TOTAL, route=route)
+                self._rated(route)
         elif isinstance(fact, Fill):
             meter.inc(m.FILLS_TOTAL, symbol=fact.symbol, liquidity="maker" if fact.maker else "taker")
             if route := self.rates.on_filled(fact.order_id):
@@ -71,6 +117,10 @@ class Telemetry:
                     self.log(policy.blocked_line(out.reason, out.numbers))
             elif isinstance(out, Order):
                 self._order(out)
+            elif isinstance(out, Outcome) and out.route == TWIN:
+                meter.inc(m.TWIN_OUTCOMES_TOTAL, won=str(out.net_usd > 0).lower())
+                self.twins_usd += out.net_usd
+                meter.set(m.TWIN_RESULT_USD, self.twins_usd)
             elif isinstance(out, Outcome):
                 won = self.won.setdefault(out.route, deque(maxlen=LAST))
                 won.append(out.net_usd > 0)
@@ -83,6 +133,9 @@ class Telemetry:
                 meter.inc(m.DECISIONS_TOTAL, count, decision=reason)
 
     def _order(self, order: Order) -> None:
+        if order.route == TWIN:         # counted apart: in no rate of the desk (DECISIONS, 28)
+            self.meter.inc(m.TWIN_ORDERS_TOTAL, cause=order.cause)
+            return
         self.meter.inc(m.ORDERS_TOTAL, cause=order.cause)
         if order.cause != ENTRY:
             return
@@ -94,16 +147,23 @@ class Telemetry:
         self.meter.inc(m.DECISIONS_TOTAL, decision=d.decision)
         self.log(policy.decision_line(order.symbol, d.decision, d.reason))
         self.log(policy.approved_line(d.decision, d.qty, d.reason))
+        self.laddered(p for _, _, _, p in d.rungs)
+        if d.choice:
+            self.rewards.sent(d.choice)
 
-    def stands(self, portfolio: Portfolio, halted: str) -> None:
-        """The account as it stands."""
-        meter = self.meter
+    def stands(self, desk: Desk, stuck: str = "") -> None:
+        """The account as it stands; `stuck`: a record that the desk cannot carry."""
+        meter, portfolio = self.meter, desk.portfolio
+        self.rewards.stands(desk.entering.rewards)
+        for state in TRADING:
+            meter.set(m.TRADING_STATE, 1 if state == (HALTED if stuck and desk.idle else REDUCING if stuck else desk.trading) else 0,
+                      state=state)
         meter.set(m.EQUITY_USD, portfolio.equity_usd + portfolio.realized_usd)
         meter.set(m.REALIZED_PNL_USD, portfolio.realized_usd)
         meter.set(m.FEES_USD, portfolio.fees_usd)
         meter.set(m.EXPOSURE_USD, portfolio.total_exposure_usdt)
         meter.set(m.OPEN_ORDERS, sum(not o.settled for o in portfolio.orders.values()))
-        meter.set(m.HALTED, 1 if halted else 0)
+        meter.set(m.HALTED, 1 if desk.state.kills or stuck else 0)
         for symbol, qty in portfolio.positions.items():
             meter.set(m.POSITION_QTY, qty, symbol=symbol)
 

@@ -14,6 +14,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.desk import Desk
 from engine.facts import (
+    HEALTH,
     UNKNOWN,
     Approved,
     Cancel,
@@ -131,6 +132,15 @@ class DeskHost:
                 self.refolded += 1
         for symbol in self.market if lockstep else ():
             self.road(symbol)
+        telemetry.guarded(self.desk.state.watch, self.desk.state.pressure, self.desk.state.safe)    # what an earlier life counted
+
+    def pressed(self, lag: int, outbox: int) -> Control | None:
+        """The fact that says how much waits, where it comes over the limit or back under it; a re-run hears it at the same place."""
+        rules, in_hand = self.settings.backpressure, outbox + sum(map(len, self.open.open.values()))
+        if not rules.enabled or (lag + in_hand > rules.max_queue_len) == self.desk.state.pressure.over:
+            return None
+        details = {"lag": str(lag), "in_flight": str(in_hand)}
+        return Control(f"health-{self.ledger.head()[0]}", HEALTH, "risk", "depth of the queue", self.desk.state.epoch, 0, details)
 
     def note(self, fact) -> None:
         """Remembers how far a symbol has been consumed."""

@@ -143,9 +143,7 @@ class Risk:
             seq = self.host.commit(consumed, produced, self.worker.epochs)
             self.exporter.observe(m.LEDGER_COMMIT_MS, (time.perf_counter() - began) * 1000)
             await self.publish(seq, produced)
-            for one in consumed:
-                self.telemetry.heard(one)
-            self.telemetry.said(outs)
+            self.telemetry.on(self.host.desk, consumed, outs)
             if sent_ms and any(isinstance(o, Order) for o in outs):
                 self.exporter.observe(m.DECISION_MS, since_ms(sent_ms))
         if self.lockstep:
@@ -157,10 +155,13 @@ class Risk:
         while True:
             await asyncio.sleep(1.0)
             desk = self.host.desk
-            self.telemetry.stands(desk.portfolio, desk.state.halted or self.stuck)
+            self.telemetry.stands(desk, self.stuck)
             self.exporter.set(m.UNRECONCILED_MS, self.host.reconciler.age_ms)
             await self.acknowledge()
             await self.ordered()
+            if health := self.host.pressed(self.worker.lag, len(self.outbox)):
+                log.warning("%s records wait: %s", health.details, "entries are held back" if not desk.state.pressure.over else "over")
+                await self.speak(*self.host.order(health), 0.0)
             quiet_ms = (time.monotonic() - self.heard_at) * 1000
             if self.ticks and quiet_ms > QUIET_MS and not desk.idle:
                 tick = Tick(desk.state.now_ms + 1000)

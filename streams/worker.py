@@ -108,6 +108,7 @@ class Worker:
         self.done: dict[TopicPartition, int] = {}       # the offset behind the last record that the stage has carried
         self.ends: dict[TopicPartition, int] | None = None      # where each log of ours ended when we came; None: none is ours yet
         self.behind, self.began, self.ready = 0, 0.0, False
+        self.lag = 0            # records on the broker that the stage has not carried, when it was last looked
         self.background: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self.on_open: list[Callable[[], Awaitable[None]]] = []
@@ -162,6 +163,7 @@ class Worker:
             lags[tp.topic] = lags.get(tp.topic, 0) + max(0, end - self.done[tp])
         for topic, lag in lags.items():
             self.exporter.set(m.CONSUMER_LAG_RECORDS, lag, service=self.name, topic=topic)
+        self.lag = sum(lags.values())
         return lags
 
     def crash(self, error: BaseException) -> None:

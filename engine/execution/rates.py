@@ -48,6 +48,10 @@ class Rates(msgspec.Struct):
             placed.open.remove(order_id)
         return route
 
+    def route_of(self, order_id: str) -> str:
+        """The route of an entry's order that is still looked at, else nothing."""
+        return self._find(order_id)[0]
+
     def fill_rate(self, route: str) -> float:
         """Entries filled / entries placed; NaN where none was placed."""
         entries = self.routes.get(route, {})
