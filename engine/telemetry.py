@@ -33,6 +33,7 @@ from engine.settings import Markout
 from engine.sizing.telemetry import counted
 from engine.watch import Watch
 
+SHORT = Markout(30, 2000)
 LAST = 50   # entries that the rolling rates look at
 MARKOUTS = {100: m.AVG_MARKOUT_100MS, 500: m.AVG_MARKOUT_500MS, 1000: m.AVG_MARKOUT_1000MS}
 HALTS = {reasons.DAILY_CAP: m.DAILY_CAP_TRIGGER_TOTAL, reasons.STREAK_HALT: m.STREAK_HALT_TOTAL,
@@ -43,7 +44,7 @@ class Telemetry:
     """Counts what the Desk heard and said into a meter; `log` takes S4's lines, a run of the same refusal once."""
 
     def __init__(self, meter: m.Meter, log: Callable[[str], object] | None = None, quiet: Iterable[str] = (reasons.BLOCK_LOW_CONFIDENCE,),
-                 markout: Markout = Markout(30, 2000)):
+                 markout: Markout = SHORT):
         self.meter, self.log, self.quiet = meter, log or (lambda line: None), frozenset(quiet)
         self.won: dict[str, deque[bool]] = {}
         self.rates = Rates(LAST)

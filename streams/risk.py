@@ -46,7 +46,7 @@ class Risk:
     def __init__(self, worker: Worker, settings: Settings, exporter: Exporter, lockstep: bool):
         self.worker, self.exporter, self.lockstep = worker, exporter, lockstep
         self.ledger = Ledger(ledger_url(settings), "risk", settings.ledger.synchronous)
-        self.telemetry = Telemetry(exporter, log.info)
+        self.telemetry = Telemetry(exporter, log.info, markout=settings.markout)
         self.host = DeskHost(settings, self.ledger, self.telemetry, lockstep)
         self.ticks = settings.venue.venue not in ("sim", "recording")    # at a local exchange time stands still when its market does
         self.outbox: deque[tuple[int, list[asyncio.Future]]] = deque()

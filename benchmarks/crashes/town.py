@@ -54,6 +54,7 @@ class Resident:
         self.on_open: list = []
         self.ahead: Callable[[list], None] | None = None
         self.at: dict[str, int] = {}
+        self.lag = 0        # a log in memory is read as it is written
 
     async def send(self, topic: Topic, key: str, blob: bytes) -> asyncio.Future:
         """A record to the log."""
