@@ -1,0 +1,280 @@
+"""The whole road of an entry with the shipped settings: ladder, arms, twins, fail-safe, gates; and that money adds up whatever happens."""
+from collections import defaultdict
+
+import msgspec
+import pytest
+from builders import book, scored, shipped
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from engine import reasons
+from engine.desk import ACTIVE, HALTED, REDUCING, Desk
+from engine.facts import (
+    ACCEPTED,
+    CANCELLED,
+    CRIT,
+    DONE,
+    ENTRY,
+    HEALTH,
+    KILL,
+    REJECTED,
+    RELEASE,
+    TARGET,
+    Cancel,
+    Control,
+    Dropped,
+    Fill,
+    Order,
+    Outcome,
+    Report,
+    Tick,
+    account_of,
+    releasing,
+)
+from engine.rewards.attribution import Attributed, Missed
+
+T = 1_700_000_000_000
+WARM = 20_000
+
+
+def desk(real: bool = False, **env: str) -> Desk:
+    """A desk with everything switched on, warm."""
+    s = shipped(**{"POLICY_COOLDOWN_SYMBOL": "0", "POLICY_COOLDOWN_GLOBAL": "0", "SLUICE_BANDIT": "false", **env})
+    if real:
+        but = msgspec.structs.replace
+        s = but(s, venue=but(s.venue, mode="real"), rollout=but(s.rollout, mode="full"))
+    d = Desk(s)
+    for at in range(0, WARM, 1000):
+        d.on(book(60_000, 60_000.1, T - WARM + at))
+    d.on(book(60_000, 60_000.1, T))
+    return d
+
+
+def orders(outs) -> list[Order]:
+    return [o for o in outs if isinstance(o, Order)]
+
+
+def done(d: Desk, order: Order, price: float = 0.0, at: int = T + 100) -> list:
+    """The venue takes and fills it."""
+    out = d.on(Report(order.id, order.symbol, ACCEPTED, "", 0.0, 1, at))
+    out += d.on(Fill(f"{order.id}:1", order.id, order.symbol, order.side, price or order.price, order.qty, 0.01, True, 2, at))
+    return out + d.on(Report(order.id, order.symbol, DONE, "", order.qty, 3, at))
+
+
+def test_an_entry_is_spread_over_levels_that_together_are_no_more_than_its_size_and_end_in_one_outcome_and_one_reward():
+    d = desk()
+    levels = orders(d.on(scored(T)))
+    assert len(levels) == 4 and {o.entry_id for o in levels} == {levels[0].id}
+    assert [o.id.removeprefix(levels[0].id) for o in levels] == ["", ".1", ".2", ".3"]
+    assert [round((60_000 - o.price) / 0.1) for o in levels] == [0, 2, 4, 6]
+    decision = levels[0].decision
+    assert decision.qty == pytest.approx(sum(o.qty for o in levels)) and decision.sized.qty >= decision.qty
+    assert [o.decision for o in levels[1:]] == [None] * 3
+    assert (d.portfolio.total_positions, len(d.portfolio.positions_by_symbol["BTCUSDT"])) == (1, 1), "the levels of one count once"
+    said = []
+    targets = [orders(done(d, level)) for level in levels[:2]]
+    assert [[t.cause for t in some] for some in targets] == [[TARGET]] * 2 and all(t.reduce_only for [t] in targets)
+    for level in levels[2:]:
+        said += d.on(Report(level.id, level.symbol, CANCELLED, "requested", 0.0, 9, T + 200))
+    for [target] in targets:
+        assert not [o for o in said if isinstance(o, Outcome)]
+        said += done(d, target, at=T + 300)
+    [outcome] = [o for o in said if isinstance(o, Outcome)]
+    [reward] = [o for o in said if isinstance(o, Attributed)]
+    assert outcome.id == reward.order_id == levels[0].id and outcome.qty == pytest.approx(levels[0].qty + levels[1].qty)
+    assert reward.filled and reward.arm == decision.choice.arm
+    assert d.portfolio.realized_usd == pytest.approx(outcome.net_usd) and not d.portfolio.plans and not d.portfolio.entries
+
+
+def test_every_real_order_has_a_paper_twin_that_lives_its_own_life_and_is_counted_in_nothing():
+    d = desk(real=True)
+    levels = orders(d.on(scored(T)))
+    real, twins = [o for o in levels if not account_of(o.id)], [o for o in levels if account_of(o.id)]
+    assert [(o.price, o.qty, o.side) for o in real] == [(o.price, o.qty, o.side) for o in twins] and {o.route for o in real} == {"full"}
+    assert {o.route for o in twins} == {"twin"} and d.portfolio.total_positions == 1
+    losses, rewards = [], []
+    for twin in twins:
+        [target] = orders(done(d, twin))
+        assert target.id.startswith("Y1-")
+        losses += done(d, target, price=50_000.0, at=T + 200)
+    [outcome] = [o for o in losses if isinstance(o, Outcome)]
+    rewards += [o for o in losses if isinstance(o, (Attributed, Missed))]
+    assert (outcome.route, rewards, d.portfolio.realized_usd, d.state.watch.day_usd, d.state.watch.losses) == ("twin", [], 0.0, 0.0, 0)
+    assert not d.portfolio.positions and len(d.portfolio.entries) == len(real)
+
+
+def test_a_crit_takes_real_entries_back_goes_on_on_paper_and_returns_after_the_cool_down_and_changes_nothing_while_halted():
+    d = desk(real=True)
+    levels = orders(d.on(scored(T)))
+    cancels = d.on(Control("c1", CRIT, "alert", "WinRateDrop: 0.41", 0, T + 10))
+    assert {c.order_id for c in cancels} == {o.id for o in levels if not account_of(o.id)}
+    for order_id in (c.order_id for c in cancels):
+        d.on(Report(order_id, "BTCUSDT", CANCELLED, "requested", 0.0, 5, T + 60))
+    paper = orders(d.on(scored(T + 500, p=0.95)))
+    assert paper and {(o.route, account_of(o.id)) for o in paper} == {("paper", "twin")}
+    assert paper[0].decision is not None and d.state.twins.total_positions == 2
+    later = T + 10 + 15 * 60_000
+    for at in range(0, WARM, 1000):
+        d.on(book(61_000, 61_000.1, later - WARM + at))
+    d.on(book(61_000, 61_000.1, later))
+    again = orders(d.on(scored(later, entry=61_000.0)))
+    assert {o.route for o in again if not account_of(o.id)} == {"full"}
+    d.on(Control("k", KILL, "ann", "drill", 0, later))
+    assert d.on(Control("c2", CRIT, "alert", "again", 0, later)) == [] and d.state.safe.base == ""
+
+
+def test_the_desk_is_reducing_while_it_holds_something_under_a_kill_and_halted_when_it_is_flat():
+    d = desk()
+    assert d.trading == ACTIVE
+    levels = orders(d.on(scored(T)))
+    d.on(Control("k", KILL, "ann", "drill", 0, T + 1))
+    assert d.trading == REDUCING
+    for level in levels:
+        d.on(Report(level.id, level.symbol, CANCELLED, "requested", 0.0, 1, T + 60))
+    assert d.trading == HALTED
+    d.on(Control("r", RELEASE, "ann", "over", 0, T + 70, releasing(["k"])))
+    assert d.trading == ACTIVE
+
+
+def no(d: Desk, at: int, **more) -> Dropped:
+    """The refusal of a score at that time."""
+    [out] = [o for o in d.on(scored(at, **more)) if isinstance(o, Dropped)]
+    assert out.numbers
+    return out
+
+
+def test_the_gates_in_front_refuse_with_their_numbers():
+    cold = Desk(shipped())
+    cold.on(book(60_000, 60_000.1, T))
+    assert no(cold, T).reason == reasons.WARM_UP
+    d = desk()
+    d.on(Control("h1", HEALTH, "risk", "depth", 0, T, {"lag": "9000", "in_flight": "1001"}))
+    assert (no(d, T + 1).reason, no(d, T + 2).numbers) == (reasons.BACKPRESSURE, "queue=10001 > 10000")
+    d.on(Control("h2", HEALTH, "risk", "depth", 0, T, {"lag": "10000", "in_flight": "0"}))
+    assert orders(d.on(scored(T + 3)))
+
+
+def test_a_losing_streak_stops_entries_and_time_lets_them_go_on():
+    d, at = desk(SLUICE_DAILY_LOSS_CAP_USD="0"), T
+    for _ in range(5):
+        levels = orders(d.on(scored(at)))
+        for level in levels:
+            for target in orders(done(d, level, at=at + 10)):
+                done(d, target, price=59_000.0, at=at + 20)
+        at += 1000
+        d.on(book(60_000, 60_000.1, at))
+    block = no(d, at)
+    assert block.reason == reasons.STREAK_HALT and "losses=5" in block.numbers
+    at += 15 * 60_000
+    for warm in range(0, WARM, 1000):
+        d.on(book(60_000, 60_000.1, at + warm))
+    assert orders(d.on(scored(at + WARM - 1000)))
+
+
+def test_a_daily_loss_stops_entries_until_midnight_utc():
+    d = desk(SLUICE_DAILY_LOSS_CAP_USD="50", SLUICE_LOSS_STREAK_MAX="0")
+    for level in orders(d.on(scored(T))):
+        for target in orders(done(d, level)):
+            done(d, target, price=58_000.0, at=T + 200)
+    block = no(d, T + 300)
+    assert block.reason == reasons.DAILY_CAP and block.numbers.startswith("day=-")
+
+
+def test_a_thin_book_bounds_the_size_and_the_decision_says_which_cap_it_was():
+    d, thin = desk(), scored(T)
+    thin = msgspec.structs.replace(thin, signal=msgspec.structs.replace(thin.signal, bid_depth=400, ask_depth=400))
+    first, *_ = orders(d.on(thin))
+    sized = first.decision.sized
+    assert first.decision.cap == sized.cap == "lp_impact" and sized.qty * 60_000 <= 0.25 * 400 * 0.001 * 60_000 + 1e-6
+    assert dict(sized.caps)["lp_impact"] == pytest.approx(0.25 * 400 * 0.001 * 60_000 / 10)
+
+
+WHAT = ["market", "score", "score", "accept", "fill", "fill", "cancel", "done", "reject", "tick", "kill", "release", "crit"]
+STEPS = st.lists(st.tuples(st.sampled_from(WHAT), st.floats(0, 1), st.integers(0, 60)), max_size=120)
+
+
+@given(STEPS, st.booleans(), st.booleans())
+@hypothesis_settings(max_examples=120, deadline=None)
+def test_whatever_happens_no_cap_is_breached_positions_are_the_sum_of_fills_money_adds_up_and_nothing_is_left_without_an_exit(
+        steps, real, bandit):
+    """A venue that answers as it likes within what a venue may say, all switches on, two accounts; beside it a twin that is restored."""
+    d = desk(real, SLUICE_BANDIT=str(bandit).lower(), SLUICE_LOSS_STREAK_MAX="0", POLICY_SCALE_IN_CONF_DELTA="0")
+    other = Desk(d.mind)
+    other.restore(d.snapshot())
+    live: dict[str, list] = {}
+    cash: dict[str, float] = defaultdict(float)
+    held: dict[str, float] = defaultdict(float)
+    now, n, sent, rewarded = T, 0, set(), []
+
+    def feed(fact) -> None:
+        answers = d.on(fact)
+        assert msgspec.msgpack.encode(answers) == msgspec.msgpack.encode(other.on(fact))
+        for o in answers:
+            if isinstance(o, Order):
+                assert o.id not in sent, "an id is used once"
+                sent.add(o.id)
+                live[o.id] = [o, 0.0]
+                if o.cause == ENTRY:
+                    assert not d.state.kills and o.qty > 0 and (o.route != "full" or not d.state.safe.base)
+            elif isinstance(o, Dropped):
+                assert o.reason in reasons.DROPS and o.numbers
+            elif isinstance(o, (Attributed, Missed)):
+                rewarded.append(o.order_id)
+
+    for what, u, k in steps:
+        now, n = now + 1 + int(u * 3000), n + 1
+        open_ids = sorted(live)
+        order, filled = live[open_ids[k % len(open_ids)]] if open_ids else (None, 0.0)
+        if what == "market":
+            feed(book(round(60_000 + (u - 0.5) * 200, 1), round(60_000.1 + (u - 0.5) * 200, 1), now))
+        elif what == "score":
+            feed(scored(now, p=0.5 + u / 2, side="BUY" if k % 2 else "SELL"))
+        elif what == "tick":
+            feed(Tick(now))
+        elif what in ("kill", "crit"):
+            feed(Control(f"c{n}", KILL if what == "kill" else CRIT, "t", "t", 0, now))
+        elif what == "release":
+            feed(Control(f"c{n}", RELEASE, "t", "t", 0, now, releasing(list(d.state.kills))))
+        elif order is None:
+            continue
+        elif what == "accept":
+            feed(Report(order.id, order.symbol, ACCEPTED, "", filled, 0, now))
+        elif what == "fill":
+            qty = min(round(order.qty - filled, 12), max(0.001, round(order.qty * u, 3)))
+            if qty > 0:
+                price, sign, who = order.price or 60_000.0, 1 if order.side == "BUY" else -1, account_of(order.id)
+                live[order.id][1] = round(filled + qty, 12)
+                held[who] += sign * qty
+                cash[who] -= sign * qty * price + 0.5
+                feed(Fill(f"{order.id}:{n}", order.id, order.symbol, order.side, price, qty, 0.5, True, n, now))
+        else:
+            status = {"cancel": CANCELLED, "reject": REJECTED, "done": DONE}[what]
+            if (status == DONE) == (filled >= order.qty - 1e-12) and not (status == REJECTED and filled):
+                del live[order.id]
+                feed(Report(order.id, order.symbol, status, "", filled, 0, now))
+        for who, books in (("", d.state.portfolio), ("twin", d.state.twins)):
+            assert books.positions.get("BTCUSDT", 0.0) == pytest.approx(held[who], abs=1e-9)
+            assert held[who] == pytest.approx(sum(e.sign * e.held for e in books.entries.values()), abs=1e-9)
+            assert books.orphans == 0 and sum(p.open for p in books.plans.values()) == len(books.entries)
+            under_way = sum(e.sign * (e.got - e.paid) - e.fees for e in books.entries.values())
+            assert books.realized_usd + under_way == pytest.approx(cash[who], abs=0.005)
+            closing = [o for o, _ in live.values() if o.reduce_only and account_of(o.id) == who]
+            for entry in books.entries.values():
+                at_work = sum(o.qty - live[o.id][1] for o in closing if o.id.split("-", 1)[1] == entry.id[2:])
+                assert at_work <= entry.held + 1e-9, "never more closing than held"
+                assert entry.order_id in live or entry.state in ("cancelling", "exiting", "open"), "something is at work on it"
+        limits = d.limits
+        assert d.portfolio.total_exposure_usdt <= limits.max_total_exposure_usdt + 1e-6
+        assert d.portfolio.exposure_by_symbol.get("BTCUSDT", 0.0) <= limits.max_exposure_per_symbol_usdt * 1.01
+        assert d.portfolio.total_positions <= limits.max_open_positions_total
+    assert len(rewarded) == len(set(rewarded)), "one reward an entry"
+    assert msgspec.msgpack.encode(d.state.watch) == msgspec.msgpack.encode(other.state.watch) and d.snapshot() == other.snapshot()
+
+
+def test_what_is_left_at_work_is_taken_back_or_closed_by_time_alone():
+    d = desk()
+    levels = orders(d.on(scored(T)))
+    [target] = orders(done(d, levels[0]))
+    asked = {o.order_id for ms in range(1000, 60_000, 1000) for o in d.on(Tick(T + ms)) if isinstance(o, Cancel)}
+    assert asked == {target.id, *(o.id for o in levels[1:])}
