@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from builders import settings
+from builders import AROUND, settings
 
 from engine.execution.floor import Floor
 from engine.execution.matching import Matching
@@ -215,7 +215,7 @@ class Street:
             sign = 1 if wish.side == BUY else -1
             entry = touch[i][0 if sign > 0 else 1] + sign * wish.off
             prices = [round(ticks * instrument.tick, 6) for ticks in (entry, entry - sign * wish.stop, entry + sign * wish.target)]
-            signal = Candidate(name, symbol, ts[i], wish.side, *prices, "normal", "drawn", "schema", b"", seq + i)
+            signal = Candidate(name, symbol, ts[i], wish.side, *prices, "normal", "drawn", "schema", b"", seq + i, *AROUND)
             scored.append(Scored(signal, wish.p, "m1", 0.6, 0.45))
         self.frames[symbol].append(frame)
         self.scored[(symbol, self.session, seq)] = scored

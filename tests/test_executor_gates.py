@@ -4,7 +4,7 @@ import doctest
 import msgspec
 import numpy as np
 import pytest
-from builders import settings
+from builders import shipped
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -15,10 +15,12 @@ from engine import reasons
 from engine.execution.admission import BEGUN, CLEARED, PAPER, REAL, Pressure, Safe, Warmth
 from engine.facts import BUY, SELL, Dropped
 from engine.guards import Rules, Wish, liquidation_price, liquidity_by_side, near_liquidation
+from engine.settings import WarmUp
 from engine.telemetry import Telemetry
 from engine.watch import Watch
 
-S = settings()
+S = shipped()
+WARMUP = WarmUp(True, 90)
 RULES = Rules(S.risk, S.gates, S.controls, 0.0)
 T, MINUTE = 1_700_000_000_000, 60_000
 BTC = "BTCUSDT"
@@ -100,12 +102,12 @@ def warmed(*times: int, session: str = "t1", gap_ms: int = 15_000) -> Warmth:
 
 def test_a_market_is_too_young_until_its_seconds_have_passed():
     warmth = warmed(T, T + 10_000)
-    assert warmth.block(BTC, T + 89_999, S.warmup) == (reasons.WARM_UP, "BTCUSDT: up 89999ms < 90000ms")
-    assert warmth.block(BTC, T + 90_000, S.warmup) is None
+    assert warmth.block(BTC, T + 89_999, WARMUP) == (reasons.WARM_UP, "BTCUSDT: up 89999ms < 90000ms")
+    assert warmth.block(BTC, T + 90_000, WARMUP) is None
 
 
 def test_a_symbol_without_a_book_is_too_young_and_the_gate_can_be_off():
-    assert Warmth().block(BTC, T, S.warmup).code == reasons.WARM_UP
+    assert Warmth().block(BTC, T, WARMUP).code == reasons.WARM_UP
     assert Warmth().block(BTC, T, replace(S.warmup, enabled=False)) is None
 
 

@@ -1,7 +1,7 @@
 """S1's guards and the pre-trade controls, each at its edge; what they remember is a fold that a snapshot carries."""
 import msgspec
 import pytest
-from builders import settings
+from builders import shipped
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -12,7 +12,7 @@ from engine.guards import AFTER, BEFORE, Rules, Wish, closing, first
 from engine.watch import DAY_MS, MINUTE_MS, Watch
 from scripts.validate_config import across
 
-S = settings()
+S = shipped()
 RULES = Rules(S.risk, S.gates, S.controls, S.sizing.min_free_balance_usd)
 T = 1_700_000_000_000
 WISH = Wish("E-1", "BTCUSDT", BUY, 60_000.0, 10.0, 0.004, T, T, 60_000.0, 60_000.1, T, 100.0, 5_000.0, False, 0.333)

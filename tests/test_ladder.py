@@ -3,7 +3,7 @@ import doctest
 from math import exp
 
 import pytest
-from builders import settings
+from builders import shipped
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -13,7 +13,7 @@ from engine import reasons
 from engine.execution.ladder import BUCKETS, bucket, entry_of, ladder, rung_id, shares
 from engine.facts import BUY, SELL
 
-S = settings()
+S = shipped()
 BTC, RULES = S.instrument("BTCUSDT"), S.ladder
 
 

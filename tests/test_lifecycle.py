@@ -122,7 +122,7 @@ def books() -> Portfolio:
     c = candidate(T)
     decision = Decision("D-1", Scored(c, 0.9, "m", 0.7, 0.4), reasons.ALLOW_NEW_ENTRY, "", 60.0, "x", 0.01, 60_000.0, 10.0, "paper", 1, T)
     p = Portfolio(5000.0)
-    p.enter(Order("E-1", "entry", "E-1", "BTCUSDT", "BUY", 0.01, 60_000.0, "limit", True, False, "paper", 1, T, T + 1, decision),
+    p.enter(Order("E-1", "entry", "E-1", "BTCUSDT", "BUY", 0.01, 60_000.0, "limit", True, False, "paper", 1, T, T + 1, decision), decision,
             S.instrument("BTCUSDT"))
     return p
 
