@@ -138,8 +138,17 @@ class Entering:
         stop_bps = 1e4 * abs(s.entry - s.stop) / s.entry if s.entry > 0 else float("nan")
         step_bps = 1e4 * mind.ladder.step_ticks * instrument.tick / s.entry if s.entry > 0 else 0.0
         return self.sizer.size(
-            Wish(s.entry, stop_bps, mind.desk.max_holding_ms, inputs, moment(s.features, sign), float(lots),
+            Wish(self.dearest(scored, choice, instrument, state), stop_bps, mind.desk.max_holding_ms, inputs, moment(s.features, sign), float(lots),
                  mind.gates.liquidity_by_side.levels, step_bps=step_bps), instrument)
+
+    def dearest(self, scored: Scored, choice: Choice, instrument: Instrument, state: State) -> float:
+        """The highest price at which a level may rest, so that all levels together commit no more than the caps allow."""
+        s, tick, rules = scored.signal, instrument.tick, self.mind.ladder
+        if s.side == BUY or not 0 < s.entry < float("inf"):
+            return s.entry
+        touch = state.touches[s.symbol]
+        first = max(round(s.entry / tick), touch.ask, touch.bid + 1) + self.rewards.arms[choice.arm].offset
+        return round((first + (len(rules.fractions) - 1) * rules.step_ticks) * tick, 10)
 
     def spread(self, scored: Scored, code: str, numbers: str, wish: guards.Wish, sized: Sized, choice: Choice, instrument: Instrument,
                route: str, state: State) -> Entry | policy.Block:
