@@ -137,9 +137,10 @@ class Entering:
             lots * instrument.lot * s.entry, float(s.trades), collateral=worth(mind.sizing.collateral, state.now_ms))
         stop_bps = 1e4 * abs(s.entry - s.stop) / s.entry if s.entry > 0 else float("nan")
         step_bps = 1e4 * mind.ladder.step_ticks * instrument.tick / s.entry if s.entry > 0 else 0.0
-        return self.sizer.size(
-            Wish(self.dearest(scored, choice, instrument, state), stop_bps, mind.desk.max_holding_ms, inputs, moment(s.features, sign), float(lots),
-                 mind.gates.liquidity_by_side.levels, step_bps=step_bps), instrument)
+        price = self.dearest(scored, choice, instrument, state)
+        wish = Wish(price, stop_bps, mind.desk.max_holding_ms, inputs, moment(s.features, sign), float(lots),
+                    mind.gates.liquidity_by_side.levels, step_bps=step_bps)
+        return self.sizer.size(wish, instrument)
 
     def dearest(self, scored: Scored, choice: Choice, instrument: Instrument, state: State) -> float:
         """The highest price at which a level may rest, so that all levels together commit no more than the caps allow."""

@@ -24,6 +24,7 @@ from grafana.panels import (
 )
 
 READY = {0: ("not ready", RED), 1: ("ready", GREEN)}
+TRADING = {0: ("", GREY), 1: ("now", GREEN)}
 YES_NO = [{"type": "value", "options": {"0": {"text": "trading", "color": GREEN}, "1": {"text": "HALTED", "color": RED}}}]
 BAD_IF_ANY = steps((GREEN, None), (RED, 1))
 
@@ -187,6 +188,17 @@ def desk(settings: Settings) -> g.Dashboard:
             (6, graph("Planned, and by which price of the collateral", "Notional of the plans, USD an hour; sizings by source", {
                 "{{symbol}}": total(m.PLAN_NOTIONAL_USD_TOTAL, "symbol", window="1h", function="increase"),
                 "price: {{source}}": total(m.SIZING_PRICE_SOURCE_TOTAL, "source", window="1h", function="increase")})),
+        )),
+        Row("Paper twins", 7, (
+            (6, states("Trading state", "ACTIVE; under a KILL REDUCING while anything is held, then HALTED",
+                       {"{{state}}": level(m.TRADING_STATE, "state")}, TRADING)),
+            (6, stacked("Orders of the twins", "Of the paper account beside a real one, by cause",
+                        {"{{cause}}": total(m.TWIN_ORDERS_TOTAL, "cause")}, "ops")),
+            (6, graph("Fills of the twins, and entries closed", "1 hour", {
+                "fills {{symbol}}": total(m.TWIN_FILLS_TOTAL, "symbol", window="1h", function="increase"),
+                "won {{won}}": total(m.TWIN_OUTCOMES_TOTAL, "won", window="1h", function="increase")})),
+            (6, graph("Result of the twins", "After fees, in this life of the desk: the venue's effect is the desk's result less this",
+                      {"twins": level(m.TWIN_RESULT_USD, how="sum")}, "currencyUSD")),
         )),
         Row("Rewards", 8, (
             (8, stacked("Choices", "Orders a second, by the arm that shaped them",

@@ -35,11 +35,13 @@ from engine.facts import (
     Outcome,
     Outcomes,
     Report,
+    Rewarded,
     Scored,
     ScoredBatch,
     Tick,
     candidate_id,
 )
+from engine.rewards.attribution import Attributed
 from engine.scoring.features import FEATURES, SCHEMA_HASH
 from store.database import connect
 
@@ -134,6 +136,11 @@ def outcome(of: Order, net: float, cause: str = "target") -> Outcome:
                    of.route, of.ts_ms, of.ts_ms + 9_000)
 
 
+def reward(of: Order, worth: float) -> Attributed:
+    """What an entry was worth to its arm."""
+    return Attributed(of.id, of.symbol, "o0-s100-p20", 0.25, [1.0, 0.5], worth, worth, 0.0, "order_id", True, of.ts_ms, of.ts_ms + 9_000)
+
+
 def market(i: int, blob: bytes = b"") -> Market:
     """A stretch of market as the Desk reads it."""
     return Market("BTCUSDT", "s1", i, 1, T0 + 10 * i, 0.1, 0.001, blob, b"", b"", 5, 5)
@@ -180,7 +187,8 @@ def history(seed: int, trades: int = 12) -> list[Transaction]:
                 k = rng.randint(1, len(heard))
                 steps.append((order.ts_ms + 100, heard[:k], []))
                 heard = heard[k:]
-        steps.append((at + 9000, [Tick(at + 9000)], [Outcomes(symbol, "s1", [outcome(first, rng.uniform(-1, 1))])]))
+        steps.append((at + 9000, [Tick(at + 9000)], [Outcomes(symbol, "s1", [outcome(first, rng.uniform(-1, 1))]),
+                                                     Rewarded(symbol, "s1", [reward(first, rng.uniform(-1, 1))])]))
         if rng.random() < 0.2:
             stray = entry(1000 * i + 777, BUY, 0.01, symbol)
             steps.append((at, [fill(stray, 0, 0.01, seq)], []))

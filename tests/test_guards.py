@@ -13,6 +13,7 @@ from engine.watch import DAY_MS, MINUTE_MS, Watch
 from scripts.validate_config import across
 
 S = shipped()
+S = msgspec.structs.replace(S, risk=msgspec.structs.replace(S.risk, loss_streak_max=3, session_cooldown_minutes=60.0))     # S1's own
 RULES = Rules(S.risk, S.gates, S.controls, S.sizing.min_free_balance_usd)
 T = 1_700_000_000_000
 WISH = Wish("E-1", "BTCUSDT", BUY, 60_000.0, 10.0, 0.004, T, T, 60_000.0, 60_000.1, T, 100.0, 5_000.0, False, 0.333)
