@@ -10,7 +10,7 @@ from math import isfinite
 import msgspec
 import numpy as np
 
-from engine import policy
+from engine import guards, policy
 from engine.entering import Entering
 from engine.exits import due, patience
 from engine.facts import (
@@ -273,6 +273,10 @@ class Desk:
         return [self._take_back(entry, ts_ms, cause)]
 
     def _exit(self, entry: Entry, ts_ms: int, kind: str = MARKET, price: float = 0.0) -> list[Out]:
+        held = self.books(entry.id).positions.get(entry.symbol, 0.0)
+        if guards.closing(opposite(entry.side), entry.held, held):      # never more than is held; asked again after the timeout
+            entry.state, entry.asked_ms = CANCELLING, ts_ms
+            return []
         entry.exits, entry.asks = entry.exits + 1, 0
         entry.state = OPEN if kind == LIMIT else EXITING
         entry.asked_ms = ts_ms
