@@ -23,7 +23,7 @@ from engine.rewards.telemetry import RewardTelemetry
 from engine.scoring.features import FEATURES
 from store.exporter import Exporter
 
-S = settings()
+S = shipped()
 CONTEXTS = st.lists(st.floats(0, 1), min_size=DIMENSION, max_size=DIMENSION)
 ROWS = st.lists(st.tuples(CONTEXTS, st.sampled_from(S.bandit.arms), st.floats(-1, 1)), max_size=40)
 
