@@ -6,7 +6,7 @@ from collections import Counter
 import msgspec
 import numpy as np
 import pytest
-from builders import candidate, settings
+from builders import candidate, shipped
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
@@ -234,7 +234,7 @@ def test_no_order_is_paid_twice_and_none_with_anothers_choice(data):
 
 
 def test_the_flag_off_pays_the_first_choice_of_the_symbol():
-    s = settings(FEATURE_ORDER_ID_REWARD_MATCHING="false")
+    s = shipped(FEATURE_ORDER_ID_REWARD_MATCHING="false")
     r = rewards(s)
     for i in (1, 2):
         r.sent(r.choose(f"E-{i}", "BTCUSDT", [0.5] * DIMENSION, i))

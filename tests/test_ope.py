@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from builders import settings
+from builders import shipped
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from engine.rewards.context import DIMENSION
 from scripts import off_policy
 from store import choices
 
-S = settings()
+S = shipped()
 NAMES = S.bandit.arms
 WORLD = World(NAMES, 1, 0.05, 0.4)
 _, ROWS, _ = lived(WORLD, S, 600)

@@ -5,7 +5,7 @@ from math import inf, isfinite, nan
 import msgspec
 import numpy as np
 import pytest
-from builders import settings
+from builders import shipped
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ from engine.sizing.risk import Predicted, constrained
 from engine.sizing.size import NOTES, Sizer, Wish, compute_order_qty, round_down
 from engine.sizing.telemetry import counted
 
-SHIPPED = settings()
+SHIPPED = shipped()
 BTC = SHIPPED.instrument("BTCUSDT")
 CENT = Instrument(0.01, LOT, 0.0, 0.0, 0.0, 0.0, 0.0)
 STILL = Moment(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -219,7 +219,7 @@ def test_without_a_price_the_usd_cap_is_suspended_and_the_size_says_so():
 
 
 def test_the_hint_is_read_from_its_own_variable():
-    assert settings(SOL_PRICE_HINT="140").sizing.collateral.priceHintUsd == 140
+    assert shipped(SOL_PRICE_HINT="140").sizing.collateral.priceHintUsd == 140
 
 
 # S0: risk

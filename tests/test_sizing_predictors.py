@@ -6,7 +6,7 @@ from math import erfc, inf, isnan, nan, sqrt
 import msgspec
 import numpy as np
 import pytest
-from builders import settings
+from builders import shipped
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,7 +17,7 @@ from engine.sizing.fill import COLUMNS, FittedCurve, Formula, fit, s1_fill
 from engine.sizing.predictors import Depth, Diffusion, Moment, Predictors, Walk, beyond_t, levels, moment
 from engine.sizing.risk import Predicted
 
-TAIL = settings().sizing.tail
+TAIL = shipped().sizing.tail
 NOW = Moment(sigma_bps=2.0, own_depth=0.0, queue=0.5, qi=0.5, depth=0.5, spread_bps=0.2, gap_bps=0.1)
 replace = msgspec.structs.replace
 share = st.floats(0, 1)
