@@ -11,7 +11,7 @@ import pytest
 from models import register
 
 from config.settings import ROOT, Settings, load
-from engine.facts import Cancel, Dropped, Fill, Order, Outcome
+from engine.facts import Fill
 from engine.market.simulator import Simulator
 from engine.scoring.features import FEATURES
 from store.archive import ArchiveWriter
@@ -97,7 +97,7 @@ def lived(settings: Settings) -> list[bytes]:
         for entry in ledger.entries():
             answers = []
             for fact in entry.consumed:
-                outs = [o for o in desk.on(fact) if isinstance(o, (Order, Cancel, Dropped, Outcome))]
+                outs = desk.on(fact)
                 answers += outs
                 said += told(fact, outs)
             written = [a for record in entry.produced for a in answers_of(record)]

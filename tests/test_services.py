@@ -51,7 +51,7 @@ def test_a_scorer_on_a_quiet_market_goes_on_and_scores_the_first_candidate_when_
 def test_time_passes_for_the_desk_without_a_market_only_where_the_venue_is_not_ours(tmp_path, venue, passes):
     s = settings(SLUICE_DATA=str(tmp_path))
     s = msgspec.structs.replace(s, venue=msgspec.structs.replace(s.venue, venue=venue))
-    exporter = Exporter(sorted(s.symbols))
+    exporter = Exporter(sorted(s.symbols), arms=s.bandit.arms)
     risk = Risk(Worker("risk", s, exporter, []), s, exporter, lockstep=False)
     desk = risk.host.desk
     desk.on(book(60_000, 60_000.1, T))

@@ -13,7 +13,9 @@ from store.export import floored, to_onnx
 from store.registry import Registry, schema_hash_of, schema_props
 
 START_MS = 1_700_000_000_000
-EAGER = {"POLICY_COOLDOWN_SYMBOL": "2", "POLICY_COOLDOWN_GLOBAL": "0.5", "POLICY_MIN_CONFIDENCE": "0.5"}     # many orders, quickly
+EAGER = {      # many orders, quickly
+    "SLUICE_WARMUP_SECONDS": "0", "SLUICE_LOSS_STREAK_MAX": "0", "SLUICE_DAILY_LOSS_CAP_USD": "0", "POLICY_COOLDOWN_SYMBOL": "2",
+    "POLICY_COOLDOWN_GLOBAL": "0.5", "POLICY_MIN_CONFIDENCE": "0.5"}
 
 
 def recording(root: Path, settings: Settings, symbols: list[str], seconds: float, seed: int) -> Path:
