@@ -2,6 +2,7 @@
 import asyncio
 import re
 
+import msgspec
 import pytest
 from builders import SYMBOL, market, scored
 from services import Services, at, until
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.broker
 def desk(on_kafka, monkeypatch):
     """Settings of a desk, also for the commands that are given here."""
     settings = at(on_kafka, symbols=[SYMBOL])
+    settings = msgspec.structs.replace(settings, warmup=msgspec.structs.replace(settings.warmup, enabled=False))
     monkeypatch.setenv("SLUICE_DATA", str(settings.folder("data")))
     monkeypatch.setenv("SLUICE_INSTANCE", settings.instance)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", settings.kafka.bootstrap)

@@ -45,7 +45,7 @@ def original() -> Path:
     """A ledger with two chains, orders, marks and snapshots, as a file."""
     path = Path(tempfile.mkdtemp(prefix="retyped-")) / "ledger.db"
     s = config.load(env={})
-    state = msgspec.msgpack.encode({"desk": Desk(s.desk, s.policy, s.sizing, s.venue, s.symbols).snapshot()})
+    state = msgspec.msgpack.encode({"desk": Desk(s).snapshot()})
     with Ledger(f"sqlite:///{path}", "risk") as risk, Ledger(f"sqlite:///{path}", "supervisor") as other:
         for i in range(1, N + 1):
             risk.commit(T0 + i, [Tick(T0 + i)], [said(entry(i))], {("e1", "md.frames", 0): i, ("e1", "b", 1): i})
