@@ -56,8 +56,6 @@ class Risk:
             controls.folder(settings).mkdir(parents=True, exist_ok=True)
         self.stay: set[Path] = set()      # words that are taken, and whose files cannot be removed
         self.failures, self.stuck = Failures(settings.folder("data"), settings.instance + "risk"), ""
-        log.warning("not in force yet: daily loss cap, loss streak, warm-up, fail-safe and the other guards of docs/execution.md; "
-                    "in force are the entry policy, the kill and the venue's own checks")
         log.info("desk restored: ledger at %d, %d facts folded again, %d open entries", self.ledger.head()[0], self.host.refolded,
                  len(self.host.desk.portfolio.entries))
 
