@@ -25,6 +25,7 @@ def desk(on_kafka, monkeypatch):
     settings = msgspec.structs.replace(settings, warmup=msgspec.structs.replace(settings.warmup, enabled=False))
     monkeypatch.setenv("SLUICE_DATA", str(settings.folder("data")))
     monkeypatch.setenv("SLUICE_INSTANCE", settings.instance)
+    monkeypatch.setenv("SLUICE_WARMUP_SECONDS", "0")
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", settings.kafka.bootstrap)
     return settings
 
