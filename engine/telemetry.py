@@ -66,7 +66,7 @@ class Telemetry:
                     self.marked(self.markouts, came)
             elif isinstance(fact, Fill) and (route := self.rates.route_of(fact.order_id)):
                 self.marked(self.markouts, self.markouts.on_fill(fact.id, fact.symbol, fact.side, fact.price, fact.ts_ms, route))
-        self.said(outs)
+        self.said(outs, desk)
         self.rewards.said(out for out in outs if isinstance(out, (Attributed, Missed)))
         for symbol, sized in desk.entering.drained():
             counted(self.meter, symbol, sized)
@@ -100,8 +100,8 @@ class Telemetry:
             self.meter.set(m.FILL_RATE_ROLLING, self.rates.fill_rate(route), route=route)
             self.meter.set(m.CANCEL_TO_FILL_RATIO, self.rates.cancel_to_fill(route), route=route)
 
-    def said(self, outs: Iterable) -> None:
-        """What the Desk answered."""
+    def said(self, outs: Iterable, desk: Desk | None = None) -> None:
+        """What the Desk answered; with the desk whose limits it kept to, allocations are said as well."""
         meter = self.meter
         dropped: dict[str, int] = {}
         for out in outs:
@@ -117,7 +117,7 @@ class Telemetry:
                     self.log(policy.decision_line(symbol, out.reason, out.numbers))
                     self.log(policy.blocked_line(out.reason, out.numbers))
             elif isinstance(out, Order):
-                self._order(out)
+                self._order(out, desk)
             elif isinstance(out, Outcome) and out.route == TWIN:
                 meter.inc(m.TWIN_OUTCOMES_TOTAL, won=str(out.net_usd > 0).lower())
                 self.twins_usd += out.net_usd
@@ -133,7 +133,7 @@ class Telemetry:
             if reason in reasons.DECISIONS:
                 meter.inc(m.DECISIONS_TOTAL, count, decision=reason)
 
-    def _order(self, order: Order) -> None:
+    def _order(self, order: Order, desk: Desk | None) -> None:
         if order.route == TWIN:         # counted apart: in no rate of the desk (DECISIONS, 28)
             self.meter.inc(m.TWIN_ORDERS_TOTAL, cause=order.cause)
             return
@@ -147,6 +147,10 @@ class Telemetry:
         self.refused.pop(order.symbol, None)
         self.meter.inc(m.DECISIONS_TOTAL, decision=d.decision)
         self.log(policy.decision_line(order.symbol, d.decision, d.reason))
+        if desk is not None and d.sized is not None:
+            free = dict(d.sized.caps)["wallet_free"]
+            self.log(policy.allocation_line(order.symbol, d.margin_usd, desk.limits.max_exposure_per_symbol_usdt, free, d.qty, d.price,
+                                            d.leverage, desk.instruments[order.symbol].lot))
         self.log(policy.approved_line(d.decision, d.qty, d.reason))
         self.laddered(p for _, _, _, p in d.rungs)
         if d.choice:

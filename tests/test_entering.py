@@ -7,6 +7,7 @@ from builders import book, scored, shipped
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from street import Silent
 
 from engine import reasons
 from engine.desk import ACTIVE, HALTED, REDUCING, Desk
@@ -33,6 +34,7 @@ from engine.facts import (
     releasing,
 )
 from engine.rewards.attribution import Attributed, Missed
+from engine.telemetry import Telemetry
 
 T = 1_700_000_000_000
 WARM = 20_000
@@ -188,6 +190,20 @@ def test_a_thin_book_bounds_the_size_and_the_decision_says_which_cap_it_was():
     sized = first.decision.sized
     assert first.decision.cap == sized.cap == "lp_impact" and sized.qty * 60_000 <= 0.25 * 400 * 0.001 * 60_000 + 1e-6
     assert dict(sized.caps)["lp_impact"] == pytest.approx(0.25 * 400 * 0.001 * 60_000 / 10)
+
+
+def test_a_running_desk_says_what_it_decided_and_committed_in_the_documents_lines():
+    d, lines = desk(), []
+    telemetry = Telemetry(Silent(), lines.append)
+    for fact in (scored(T), scored(T + 1), scored(T + 2)):
+        telemetry.on(d, [fact], d.on(fact))
+    assert lines == [
+        "✅ ENTRY_POLICY_DECISION | BTCUSDT | decision=ALLOW_NEW_ENTRY | confidence=0.85, exposure_after=$955, positions_after=1",
+        "💰 CAPITAL_ALLOCATION | BTCUSDT | allocated=$954 (cap=$1000, avail=$5000) | qty=0.159 @ $60000 | lev=10x",
+        "✅ Policy approved: ALLOW_NEW_ENTRY | qty=0.159 | confidence=0.85, exposure_after=$955, positions_after=1",
+        "🚫 ENTRY_POLICY_DECISION | BTCUSDT | decision=BLOCK_SCALE_IN_RULE | new_confidence=0.85 <= existing=0.85 + delta=0.05",
+        "🚫 Entry blocked: BLOCK_SCALE_IN_RULE | new_confidence=0.85 <= existing=0.85 + delta=0.05",
+    ], "a run of the same refusal is one line"
 
 
 WHAT = ["market", "score", "score", "accept", "fill", "fill", "cancel", "done", "reject", "tick", "kill", "release", "crit"]

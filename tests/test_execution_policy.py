@@ -197,6 +197,24 @@ def test_no_portfolio_at_all_blocks():
     assert ExecutionPolicy(LIMITS).allow_new_entry(BTC, None) == (PORTFOLIO_UNREADABLE, "no portfolio")
 
 
+@pytest.mark.parametrize(
+    "more, held, numbers",
+    [
+        ({"confidence": 0.65}, {}, "confidence=0.65 < 0.70"),
+        ({}, {"last_trade_time": 9_970.0}, "global_cooldown=30s remaining"),
+        ({}, {"last_trade_by_symbol": {"BTCUSDT": 9_760.0}}, "symbol_cooldown=60s remaining"),
+        ({}, {"total_positions": 10}, "total_positions=10 >= max=10"),
+        ({"quantity": 0.12}, {"total_exposure_usdt": 4_500.0}, "total_exposure=$4500 + $600 > max=$5000"),
+        ({"quantity": 0.1}, {"exposure_by_symbol": {"BTCUSDT": 510.0}}, "symbol_exposure=$510 + $500 > max=$1000"),
+        ({"side": "SELL"}, entries(1), "existing_direction=long, new_side=SELL"),
+        ({}, entries(3), "scale_in_count=2 >= max=2"),
+        ({"regime": "bull"}, {"positions_by_regime": {"bull": 5}}, "regime=bull, positions=5 >= max=5"),
+    ],
+)
+def test_each_objection_is_said_in_the_documents_words(more, held, numbers):
+    assert decide(wish(**more), account(**held), LIMITS)[1] == numbers
+
+
 @pytest.mark.parametrize("price", [0.0, -1.0, math.nan, math.inf])
 def test_a_price_that_is_none_blocks(price):
     assert decide(wish(price=price), account(), LIMITS)[0] == INVALID_INPUT
@@ -238,10 +256,12 @@ def test_the_log_lines_are_those_of_the_document():
     intent = BTC | {"quantity": 0, "leverage": 10}
     p.allow_new_entry(BTC | {"leverage": 1}, account())
     p.allow_new_entry(BTC | {"symbol": "ethusdt"}, account(total_positions=10))
+    p.allow_new_entry(BTC | {"leverage": 1}, PortfolioState(1, LONG_75, {}, 350.0, {"BTCUSDT": 350.0}, 4650.0))
     p.compute_order_size(intent, held)
     assert lines == [
         "✅ ENTRY_POLICY_DECISION | BTCUSDT | decision=ALLOW_NEW_ENTRY | confidence=0.85, exposure_after=$500, positions_after=1",
         "🚫 ENTRY_POLICY_DECISION | ETHUSDT | decision=BLOCK_MAX_POSITIONS | total_positions=10 >= max=10",
+        "✅ ENTRY_POLICY_DECISION | BTCUSDT | decision=ALLOW_SCALE_IN | confidence=0.85, exposure_after=$850, positions_after=2",
         "💰 CAPITAL_ALLOCATION | BTCUSDT | allocated=$500 (cap=$1000, avail=$4500) | qty=0.100 @ $50000 | lev=10x",
     ]
     assert policy.blocked_line("BLOCK_COOLDOWN", "x") == "🚫 Entry blocked: BLOCK_COOLDOWN | x"

@@ -434,6 +434,13 @@ def test_every_sizing_is_counted_by_its_cap_and_a_plan_by_its_volume():
     assert m.SIZING_CAP_LIMIT_TOTAL.labels["cap"] == caps.NAMES and "flow" in caps.NAMES
 
 
+def test_with_the_switch_off_the_gauge_stands_at_one_and_no_factor_is_counted():
+    meter = Tally()
+    counted(meter, "BTCUSDT", sized(scaled=False, said=Said(0.9, 0.1, 500)))
+    assert meter.values[str(m.SIZING_RISK_MULTIPLIER)] == 1.0
+    assert not [name for name in meter.values if name.startswith(str(m.SIZING_RISK_SCALED_TOTAL))]
+
+
 def test_a_size_survives_the_wire_with_its_whole_table():
     got = sized(said=Said(0.9, 0.1, 500))
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(got), type=type(got))
