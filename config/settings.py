@@ -204,7 +204,7 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
     if built and not faults and not is_speed(built.exchange.speed):
         faults.append(f"exchange.speed: {built.exchange.speed!r} is not a number above 0, or max (SPEED)")
     if built and not faults:
-        for fault in wrong_arms(built.bandit) + early_expiry(built):
+        for fault in wrong_arms(built.bandit) + early_expiry(built) + unpriced(built):
             named = {sources.get(key, "") for key in KEY.findall(fault)} - {"", str(DEFAULT)}
             faults.append(": ".join([*sorted(named)[:1], fault]))
     if faults:
@@ -221,6 +221,13 @@ def wrong_arms(bandit: e.BanditSettings) -> list[str]:
     return [] if bandit.arm in known else [f"bandit.arm: {bandit.arm!r} is not one of bandit.arms ({', '.join(known)})"]
 
 
+def unpriced(s: Settings) -> list[str]:
+    """A collateral's symbol that the desk's market does not have would never give a price."""
+    name = s.sizing.collateral.symbol
+    return [] if not name or (name in s.symbols and name in s.exchange.symbols) else [
+        f"sizing.collateral.symbol: {name!r} is not one of exchange.symbols ({', '.join(s.exchange.symbols)})"]
+
+
 KEY = re.compile(r"[a-z_]+\.[a-z_]+")
 
 
@@ -228,7 +235,7 @@ def early_expiry(s: Settings) -> list[str]:
     """A choice must outwait the longest life of its entry: else a trade that still runs would be learned as one that never filled."""
     life, waits = s.desk.entry_ttl_ms + s.desk.max_holding_ms, s.rewards.pending_expiry_ms
     return [] if waits > life else [
-        f"rewards.pending_expiry_ms: {waits} is not above desk.entry_ttl_ms + desk.max_holding_ms ({life}): entries would outlive their choice"]
+        f"rewards.pending_expiry_ms: {waits} is not above desk.entry_ttl_ms + desk.max_holding_ms ({life}): entries outlive it"]
 
 
 def is_speed(text: str) -> bool:

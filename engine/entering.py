@@ -19,7 +19,7 @@ from engine.rewards.context import context_of
 from engine.scoring.features import FEATURES
 from engine.settings import Instrument, Mind
 from engine.sizing.caps import Inputs
-from engine.sizing.collateral import worth
+from engine.sizing.collateral import Worth, worth
 from engine.sizing.fill import Formula
 from engine.sizing.predictors import Diffusion, Predictors, Walk, moment
 from engine.sizing.size import Sized, Sizer, Wish
@@ -134,13 +134,21 @@ class Entering:
             base_usd, self.rewards.arms[choice.arm].fraction, mind.sizing.leverage, books.equity_usd + books.realized_usd,
             books.available_capital_usdt, books.exposure_by_symbol.get(s.symbol, 0.0), books.total_exposure_usdt,
             limits.max_exposure_per_symbol_usdt, limits.max_total_exposure_usdt, state.spent_on(state.now_ms // DAY_MS),
-            lots * instrument.lot * s.entry, float(s.trades), collateral=worth(mind.sizing.collateral, state.now_ms))
+            lots * instrument.lot * s.entry, float(s.trades), collateral=self.collateral(state))
         stop_bps = 1e4 * abs(s.entry - s.stop) / s.entry if s.entry > 0 else float("nan")
         step_bps = 1e4 * mind.ladder.step_ticks * instrument.tick / s.entry if s.entry > 0 else 0.0
         price = self.dearest(scored, choice, instrument, state)
         wish = Wish(price, stop_bps, mind.desk.max_holding_ms, inputs, moment(s.features, sign), float(lots),
                     mind.gates.liquidity_by_side.levels, step_bps=step_bps)
         return self.sizer.size(wish, instrument)
+
+    def collateral(self, state: State) -> Worth:
+        """The price of the collateral in force."""
+        of = self.mind.sizing.collateral
+        touch = state.touches.get(of.symbol) if of.symbol else None
+        if touch is None or touch.bid <= 0 or touch.ask <= 0:
+            return worth(of, state.now_ms)
+        return worth(of, state.now_ms, (touch.bid + touch.ask) / 2 * self.mind.symbols[of.symbol].tick, touch.ts_ms)
 
     def dearest(self, scored: Scored, choice: Choice, instrument: Instrument, state: State) -> float:
         """The highest price at which a level may rest, so that all levels together commit no more than the caps allow."""

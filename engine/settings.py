@@ -73,7 +73,8 @@ class SizeCaps(Struct, frozen=True):
 
 
 class CollateralPrice(Struct, frozen=True):
-    """What stands in for an archived price of `desk.collateral`, and how old that may be; a hint of 0 is none."""
+    """The instrument whose middle is the price of `desk.collateral` in USD, how old that may be, and what stands in for it (0: nothing)."""
+    symbol: str
     priceHintUsd: NonNegative
     maxAgeMs: Count
 

@@ -58,6 +58,7 @@ def test_every_number_has_its_why_or_its_name_beside_it():
     ("desk: {equity_usd: 0}", "desk.equity_usd: 0.0 is not above 0"),
     ("bandit: {arm: o9-s100-p20}", "bandit.arm: 'o9-s100-p20' is not one of bandit.arms (o0-s100-p20,"),
     ("desk: {max_holding_ms: 300000}", "rewards.pending_expiry_ms: 120000 is not above desk.entry_ttl_ms + desk.max_holding_ms (320000)"),
+    ("sizing: {collateral: {symbol: USDTUSD}}", "sizing.collateral.symbol: 'USDTUSD' is not one of exchange.symbols (BTCUSDT, "),
     ("symbols: {BTCUSDT: {tick: -1}}", "symbols.BTCUSDT.tick: -1.0 is not above 0"),
 ])
 def test_each_fault_is_named_with_file_key_value_and_expectation(text: str, words: str, tmp_path: Path):

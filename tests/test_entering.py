@@ -64,6 +64,21 @@ def done(d: Desk, order: Order, price: float = 0.0, at: int = T + 100) -> list:
     return out + d.on(Report(order.id, order.symbol, DONE, "", order.qty, 3, at))
 
 
+def test_the_price_of_the_collateral_is_the_last_one_of_its_symbol_while_it_is_young():
+    d = desk(SLUICE_COLLATERAL_SYMBOL="ETHUSDT", SOL_PRICE_HINT="0.5")
+    seen = []
+    for price, age_ms in ((2.0, 0), (0.0, 0), (2.0, 300_001)):
+        if price:
+            tick = d.instruments["ETHUSDT"].tick
+            d.on(book(price - tick, price + tick, T - age_ms, symbol="ETHUSDT", tick=tick))
+        d.entering.sizings.clear()
+        d.on(scored(T))
+        [(_, sized)] = d.entering.drained()
+        seen.append((sized.source, dict(sized.caps)["usd_cap"]))
+        d = desk(SLUICE_COLLATERAL_SYMBOL="ETHUSDT", SOL_PRICE_HINT="0.5")
+    assert seen == [("db", 500.0), ("hint", 2000.0), ("hint", 2000.0)]
+
+
 def test_an_entry_is_spread_over_levels_that_together_are_no_more_than_its_size_and_end_in_one_outcome_and_one_reward():
     d = desk()
     levels = orders(d.on(scored(T)))
