@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from config.settings import Settings
 from engine.metrics import (
+    ALARMS_READ,
     ARCHIVE_LOST_TOTAL,
     CLOCK_JUMPS_TOTAL,
     CONSUMER_LAG_RECORDS,
     DISK_USED_PERCENT,
+    FAIL_SAFE,
     HALTED,
     LEDGER_CONTRADICTED_TOTAL,
     LEDGER_OUTBOX,
@@ -104,6 +106,11 @@ def catalogue(settings: Settings) -> tuple[Alert, ...]:
                 "{{ $labels.service }} failed twice on one record and booked it as an error.", service="risk"),
         Alert("DeskHalted", CRITICAL, f"max({HALTED}) > 0", "0m",
               "A kill is in force: nothing is opened until it is released.", HALTED, HALTED(), 0, 1, 0),
+        Alert("FailSafeActive", WARNING, f"max({FAIL_SAFE}) > 0", "0m",
+              "After a CRIT the desk sends nothing to the real venue; it returns by itself.", FAIL_SAFE, FAIL_SAFE(), 0, 1, 0),
+        Alert("AlarmsUnread", WARNING, f"min({ALARMS_READ}) < 1", "2m",
+              "The supervisor cannot read which alerts are firing: none of them would send the desk to paper.",
+              ALARMS_READ, ALARMS_READ(), 1, 0, 1),
         Alert("UnknownOrders", CRITICAL, f"sum({UNKNOWN_ORDERS}) > 0", "1m",
               "{{ $value }} orders were sent and the venue's answer is not known.", UNKNOWN_ORDERS, UNKNOWN_ORDERS(), 0, 1, 0),
         counted("VenueMismatch", CRITICAL, VENUE_MISMATCHES_TOTAL, "kind", "10m",

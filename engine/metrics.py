@@ -165,6 +165,7 @@ BACKPRESSURE_TOTAL = counter("backpressure_total", "Signals refused (halt), or t
                              mode=(HALT, DEGRADE))
 QUEUE_DEPTH = gauge("queue_depth", "Records that wait for the desk and that it has in hand, as backpressure measures them")
 FAIL_SAFE = gauge("fail_safe", "1 while the desk is on paper after a CRIT")
+ALARMS_READ = gauge("alarms_read", "1 while the alerts that call for the fail-safe are read (or none are to be), 0 while nobody tells them")
 FAIL_SAFE_TRIGGER_TOTAL = counter("fail_safe_trigger_total", "CRITs that sent the desk to paper", reason=ANY)
 MODE_SWITCH_TOTAL = counter("mode_switch_total", "Changes of the exchange mode",
                             **{"from": (PAPER, REAL), "to": (PAPER, REAL), "reason": (BEGUN, CLEARED)})

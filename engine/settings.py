@@ -145,9 +145,12 @@ class Backpressure(Struct, frozen=True):
 
 
 class FailSafe(Struct, frozen=True):
-    """Whether a CRIT sends the desk to paper, and for how long."""
+    """Whether a CRIT sends the desk to paper, and for how long; which firing alerts of a Prometheus are one, and how often it is asked."""
     switch_to_paper_on_crit: bool
     cooldown_minutes: NonNegative
+    prometheus_url: str
+    alerts: list[str]
+    poll_ms: Many
 
 
 class NearLiquidation(Struct, frozen=True):

@@ -7,7 +7,7 @@ import numpy as np
 from engine import metrics as m
 from engine import policy, reasons
 from engine.desk import HALTED, REDUCING, TRADING, Desk
-from engine.execution.admission import DEGRADE, HALT, Pressure, Safe
+from engine.execution.admission import DEGRADE, HALT, PAPER, REAL, Pressure, Safe
 from engine.execution.ladder import bucket, entry_of
 from engine.execution.markout import Marked, Markouts
 from engine.execution.matching import ABOUT_REQUEST
@@ -38,6 +38,11 @@ LAST = 50   # entries that the rolling rates look at
 MARKOUTS = {100: m.AVG_MARKOUT_100MS, 500: m.AVG_MARKOUT_500MS, 1000: m.AVG_MARKOUT_1000MS}
 HALTS = {reasons.DAILY_CAP: m.DAILY_CAP_TRIGGER_TOTAL, reasons.STREAK_HALT: m.STREAK_HALT_TOTAL,
          reasons.PRECISION_HALT: m.PRECISION_HALT_TOTAL, reasons.VOLATILITY_HALT: m.VOLATILITY_HALT_TOTAL}
+
+
+def exchange_mode(mode: str) -> str:
+    """S1's name of where a mode sends its orders: `paper`, or `real` for all else."""
+    return PAPER if mode == PAPER else REAL
 
 
 class Telemetry:
@@ -185,7 +190,9 @@ class Telemetry:
         counts: dict[tuple, int] = {(HALTS[reason],): n for reason, n in watch.triggers.items()}
         counts[m.BACKPRESSURE_TOTAL, "mode", DEGRADE] = pressure.degraded
         counts |= {(m.FAIL_SAFE_TRIGGER_TOTAL, "reason", reason): n for reason, n in safe.begun.items()}
-        counts |= {(m.MODE_SWITCH_TOTAL, "from", a, "to", b, "reason", why): n for (a, b, why), n in safe.switches.items()}
+        for (a, b, why), n in safe.switches.items():
+            key = m.MODE_SWITCH_TOTAL, "from", exchange_mode(a), "to", exchange_mode(b), "reason", why
+            counts[key] = counts.get(key, 0) + n
         before = counts if self.counted is None else self.counted
         for key, n in counts.items():
             if more := n - before.get(key, 0):

@@ -163,7 +163,7 @@ def desk(settings: Settings) -> g.Dashboard:
             (12, graph("Mode switches", "30 minutes; 1 while the desk is on paper after a CRIT", {
                 "{{from}} → {{to}} ({{reason}})": total(m.MODE_SWITCH_TOTAL, "from", "to", "reason", window="30m", function="increase"),
                 "CRIT {{reason}}": total(m.FAIL_SAFE_TRIGGER_TOTAL, "reason", window="30m", function="increase"),
-                "on paper": level(m.FAIL_SAFE)})),
+                "on paper": level(m.FAIL_SAFE), "alerts heard": level(m.ALARMS_READ)})),
         )),
         Row("What came of it", 8, (
             (8, graph("Win rate by route", "Share of won entries among the last 50; below a half needs a look",

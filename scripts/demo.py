@@ -94,10 +94,12 @@ def play_name(settings: Settings) -> str:
     return f"{name}{number}"
 
 
-def environment(s: Settings) -> dict[str, str]:
-    """What the parts are told beside the settings: where Prefect is, and that nobody phones home."""
+def environment(s: Settings, args: argparse.Namespace) -> dict[str, str]:
+    """What the parts are told beside the settings: where Prefect is, that nobody phones home, and whose alerts are heard."""
     home, api = s.folder("data") / "prefect", f"http://{HOST}:{s.ports.prefect}/api"
-    return os.environ | {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    heard = {} if args.desk_only or not shutil.which("prometheus") else {
+        "SLUICE_PROMETHEUS_URL": os.environ.get("SLUICE_PROMETHEUS_URL") or f"http://{HOST}:{s.ports.prometheus}"}
+    return os.environ | heard | {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                          "PREFECT_HOME": str(home), "PREFECT_SERVER_UI_API_URL": api,
                          "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
                          "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(ROOT / ".numba_cache")}
@@ -295,7 +297,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(["demo: nothing was started", *(f"  {f}" for f in faults)]), file=sys.stderr)
         return 1
     os.environ.update(env)
-    demo, status = Demo(settings, environment(settings), args, console), 0
+    demo, status = Demo(settings, environment(settings, args), args, console), 0
     for sig in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, interrupted)
     try:

@@ -90,11 +90,16 @@ def confirm(settings: Settings, fact: Control, until: float, places: list[str]) 
 
 
 def main(argv: list[str] | None = None) -> int:
-    made = parser("kill", __doc__ or "")
+    """Gives the KILL; returns the exit status."""
+    return give(KILL, parser("kill", __doc__ or ""), argv)
+
+
+def give(kind: str, made: argparse.ArgumentParser, argv: list[str] | None) -> int:
+    """Leaves the word where a dead desk finds it, tells a living one, and waits for the ledger."""
     made.add_argument("--reason", type=words, required=True, help="why; it stands in the ledger")
     args = made.parse_args(argv)
     settings, until = config.load(*args.config), deadline(args.wait)
-    fact, places, faults = control(KILL, args.actor, args.reason), [], []
+    fact, places, faults = control(kind, args.actor, args.reason), [], []
     try:
         places.append(str(relative(controls.leave(settings, fact))))
     except OSError as error:

@@ -1,10 +1,12 @@
 """Keeps what people query up to date, and watches the outcomes. `python -m streams.supervisor`
 
 Its first form: it runs the projections behind the ledger, re-runs the desk's journal and compares every answer, notes the heads of
-the chains where the ledger is not, and tells the outcomes; the rollout state machine moves in later.
+the chains where the ledger is not, tells the outcomes, and hears the alerts that call for the fail-safe; the rollout state machine
+moves in later.
 """
 import asyncio
 import logging
+import time
 
 from config.settings import Settings
 from engine import metrics as m
@@ -13,6 +15,7 @@ from store.exporter import Exporter
 from store.ledger import ledger_url
 from store.projections import Projector
 from store.witness import Witness, anchors_path
+from streams.alarms import watch
 from streams.codec import decode
 from streams.stage import Stateful
 from streams.topics import EXEC_OUTCOMES
@@ -60,7 +63,10 @@ def make(settings: Settings, exporter: Exporter) -> Worker:
                 log.error("the ledger contradicts %s: %s; python -m scripts.verify_ledger", kept.path, "; ".join(wrong))
             await asyncio.sleep(settings.ledger.anchor_s)
 
-    worker.background += [project, audit, witness]
+    async def alarms() -> None:
+        await watch(worker, settings, time.time)
+
+    worker.background += [project, audit, witness, alarms]
     Stateful(worker, on_outcomes)
     return worker
 

@@ -35,6 +35,7 @@ from engine.facts import (
 )
 from engine.rewards.attribution import Attributed, Missed
 from engine.telemetry import Telemetry
+from store.exporter import Exporter
 
 T = 1_700_000_000_000
 WARM = 20_000
@@ -221,6 +222,7 @@ def test_a_running_desk_says_what_it_decided_and_committed_in_the_documents_line
     ], "a run of the same refusal is one line"
 
 
+METER = Exporter(sorted(shipped().symbols), arms=shipped().bandit.arms)     # refuses a label that was not declared
 WHAT = ["market", "score", "score", "accept", "fill", "fill", "cancel", "done", "reject", "tick", "kill", "release", "crit"]
 STEPS = st.lists(st.tuples(st.sampled_from(WHAT), st.floats(0, 1), st.integers(0, 60)), max_size=120)
 
@@ -237,9 +239,11 @@ def test_whatever_happens_no_cap_is_breached_positions_are_the_sum_of_fills_mone
     cash: dict[str, float] = defaultdict(float)
     held: dict[str, float] = defaultdict(float)
     now, n, sent, rewarded = T, 0, set(), []
+    telemetry = Telemetry(METER)
 
     def feed(fact) -> None:
         answers = d.on(fact)
+        telemetry.on(d, [fact], answers)
         assert msgspec.msgpack.encode(answers) == msgspec.msgpack.encode(other.on(fact))
         for o in answers:
             if isinstance(o, Order):
