@@ -273,7 +273,8 @@ class Desk:
         return [self._take_back(entry, ts_ms, cause)]
 
     def _exit(self, entry: Entry, ts_ms: int, kind: str = MARKET, price: float = 0.0) -> list[Out]:
-        held = self.books(entry.id).positions.get(entry.symbol, 0.0)
+        twin = account_of(entry.id) == TWIN     # twins may stand against each other, and then their account's position is neither's
+        held = entry.sign * entry.held if twin else self.books(entry.id).positions.get(entry.symbol, 0.0)
         if guards.closing(opposite(entry.side), entry.held, held):      # never more than is held; asked again after the timeout
             entry.state, entry.asked_ms = CANCELLING, ts_ms
             return []
@@ -281,7 +282,7 @@ class Desk:
         entry.state = OPEN if kind == LIMIT else EXITING
         entry.asked_ms = ts_ms
         order = Order(
-            f"{'Y' if account_of(entry.id) else 'X'}{entry.exits}-{entry.id[2:]}",
+            f"{'Y' if twin else 'X'}{entry.exits}-{entry.id[2:]}",
             TARGET if kind == LIMIT else entry.cause,
             entry.plan,
             entry.symbol,
@@ -290,7 +291,7 @@ class Desk:
             price,
             kind,
             kind == LIMIT,
-            self.venue.reduce_only,
+            self.venue.reduce_only and not twin,
             entry.route,
             self.state.epoch,
             ts_ms,

@@ -122,6 +122,21 @@ def test_every_real_order_has_a_paper_twin_that_lives_its_own_life_and_is_counte
     assert not d.portfolio.positions and len(d.portfolio.entries) == len(real)
 
 
+def test_twins_that_stand_against_each_other_still_find_out():
+    d = desk(real=True)
+    [bought, *_] = [o for o in orders(d.on(scored(T))) if account_of(o.id)]
+    [up] = orders(done(d, bought))
+    for o in [o for o in list(d.portfolio.orders.values()) + list(d.state.twins.orders.values()) if o.id not in (bought.id, up.id)]:
+        d.on(Report(o.id, "BTCUSDT", CANCELLED, "requested", 0.0, 5, T + 200))
+    assert not d.portfolio.entries and len(d.state.twins.entries) == 1, "the real entry is over, its twin is held"
+    [sold, *_] = [o for o in orders(d.on(scored(T + 300, side="SELL", entry=60_000.1))) if account_of(o.id)]
+    [down] = orders(done(d, sold, at=T + 400))
+    for target in (up, down):
+        assert not target.reduce_only, "the account nets the two: only the desk knows that each of them is held"
+        done(d, target, at=T + 500)
+    assert not [e for e in d.state.twins.entries.values() if e.held]
+
+
 def test_a_crit_takes_real_entries_back_goes_on_on_paper_and_returns_after_the_cool_down_and_changes_nothing_while_halted():
     d = desk(real=True)
     levels = orders(d.on(scored(T)))
