@@ -1,7 +1,6 @@
 """The whole road of an entry with the shipped settings: ladder, arms, twins, fail-safe, gates; and that money adds up whatever happens."""
-from collections import defaultdict
-
 import msgspec
+import numpy as np
 import pytest
 from builders import book, scored, shipped
 from hypothesis import given
@@ -9,6 +8,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from street import Silent
 
+from benchmarks._walk import WHAT, Broken, Step, Walk, steps
+from benchmarks.walk import SWITCHES, mind
+from benchmarks.walk import main as walks
 from engine import reasons
 from engine.desk import ACTIVE, HALTED, REDUCING, Desk
 from engine.facts import (
@@ -19,7 +21,6 @@ from engine.facts import (
     ENTRY,
     HEALTH,
     KILL,
-    REJECTED,
     RELEASE,
     TARGET,
     Cancel,
@@ -238,88 +239,65 @@ def test_a_running_desk_says_what_it_decided_and_committed_in_the_documents_line
 
 
 METER = Exporter(sorted(shipped().symbols), arms=shipped().bandit.arms)     # refuses a label that was not declared
-WHAT = ["market", "score", "score", "accept", "fill", "fill", "cancel", "done", "reject", "tick", "kill", "release", "crit"]
-STEPS = st.lists(st.tuples(st.sampled_from(WHAT), st.floats(0, 1), st.integers(0, 60)), max_size=120)
+STEPS = st.lists(st.builds(Step, st.sampled_from(list(WHAT)), st.floats(0, 1), st.integers(0, 60)), max_size=120)
 
 
-@given(STEPS, st.booleans(), st.booleans())
+@given(STEPS, st.sampled_from(SWITCHES), st.booleans(), st.booleans())
 @hypothesis_settings(max_examples=120, deadline=None)
-def test_whatever_happens_no_cap_is_breached_positions_are_the_sum_of_fills_money_adds_up_and_nothing_is_left_without_an_exit(
-        steps, real, bandit):
-    """A venue that answers as it likes within what a venue may say, all switches on, two accounts; beside it a twin that is restored."""
-    d = desk(real, SLUICE_BANDIT=str(bandit).lower(), SLUICE_LOSS_STREAK_MAX="0", POLICY_SCALE_IN_CONF_DELTA="0")
-    other = Desk(d.mind)
-    other.restore(d.snapshot())
-    live: dict[str, list] = {}
-    cash: dict[str, float] = defaultdict(float)
-    held: dict[str, float] = defaultdict(float)
-    now, n, sent, rewarded = T, 0, set(), []
-    telemetry = Telemetry(METER)
+def test_whatever_happens_no_cap_is_breached_positions_are_the_sum_of_fills_money_adds_up_and_everything_open_has_its_way_out(
+        steps, switches, real, bandit):
+    walk = Walk(mind(0, switches, bandit, real), telemetry=Telemetry(METER))
+    for step in steps:
+        walk.step(step)
+    walk.rest()
 
-    def feed(fact) -> None:
-        answers = d.on(fact)
-        telemetry.on(d, [fact], answers)
-        assert msgspec.msgpack.encode(answers) == msgspec.msgpack.encode(other.on(fact))
-        for o in answers:
-            if isinstance(o, Order):
-                assert o.id not in sent, "an id is used once"
-                sent.add(o.id)
-                live[o.id] = [o, 0.0]
-                if o.cause == ENTRY:
-                    assert not d.state.kills and o.qty > 0 and (o.route != "full" or not d.state.safe.base)
-            elif isinstance(o, Dropped):
-                assert o.reason in reasons.DROPS and o.numbers
-            elif isinstance(o, (Attributed, Missed)):
-                rewarded.append(o.order_id)
 
-    for what, u, k in steps:
-        now, n = now + 1 + int(u * 3000), n + 1
-        open_ids = sorted(live)
-        order, filled = live[open_ids[k % len(open_ids)]] if open_ids else (None, 0.0)
-        if what == "market":
-            feed(book(round(60_000 + (u - 0.5) * 200, 1), round(60_000.1 + (u - 0.5) * 200, 1), now))
-        elif what == "score":
-            feed(scored(now, p=0.5 + u / 2, side="BUY" if k % 2 else "SELL"))
-        elif what == "tick":
-            feed(Tick(now))
-        elif what in ("kill", "crit"):
-            feed(Control(f"c{n}", KILL if what == "kill" else CRIT, "t", "t", 0, now))
-        elif what == "release":
-            feed(Control(f"c{n}", RELEASE, "t", "t", 0, now, releasing(list(d.state.kills))))
-        elif order is None:
-            continue
-        elif what == "accept":
-            feed(Report(order.id, order.symbol, ACCEPTED, "", filled, 0, now))
-        elif what == "fill":
-            qty = min(round(order.qty - filled, 12), max(0.001, round(order.qty * u, 3)))
-            if qty > 0:
-                price, sign, who = order.price or 60_000.0, 1 if order.side == "BUY" else -1, account_of(order.id)
-                live[order.id][1] = round(filled + qty, 12)
-                held[who] += sign * qty
-                cash[who] -= sign * qty * price + 0.5
-                feed(Fill(f"{order.id}:{n}", order.id, order.symbol, order.side, price, qty, 0.5, True, n, now))
-        else:
-            status = {"cancel": CANCELLED, "reject": REJECTED, "done": DONE}[what]
-            if (status == DONE) == (filled >= order.qty - 1e-12) and not (status == REJECTED and filled):
-                del live[order.id]
-                feed(Report(order.id, order.symbol, status, "", filled, 0, now))
-        for who, books in (("", d.state.portfolio), ("twin", d.state.twins)):
-            assert books.positions.get("BTCUSDT", 0.0) == pytest.approx(held[who], abs=1e-9)
-            assert held[who] == pytest.approx(sum(e.sign * e.held for e in books.entries.values()), abs=1e-9)
-            assert books.orphans == 0 and sum(p.open for p in books.plans.values()) == len(books.entries)
-            under_way = sum(e.sign * (e.got - e.paid) - e.fees for e in books.entries.values())
-            assert books.realized_usd + under_way == pytest.approx(cash[who], abs=0.005)
-            closing = [o for o, _ in live.values() if o.reduce_only and account_of(o.id) == who]
-            for entry in books.entries.values():
-                at_work = sum(o.qty - live[o.id][1] for o in closing if o.id.split("-", 1)[1] == entry.id[2:])
-                assert at_work <= entry.held + 1e-9, "never more closing than held"
-                assert entry.order_id in live or entry.state in ("cancelling", "exiting", "open"), "something is at work on it"
-        limits = d.limits
-        assert d.portfolio.total_exposure_usdt <= limits.max_total_exposure_usdt + 1e-6
-        assert d.portfolio.exposure_by_symbol.get("BTCUSDT", 0.0) <= limits.max_exposure_per_symbol_usdt * 1.01
-        assert d.portfolio.total_positions <= limits.max_open_positions_total
-    assert len(rewarded) == len(set(rewarded)), "one reward an entry"
-    assert msgspec.msgpack.encode(d.state.watch) == msgspec.msgpack.encode(other.state.watch) and d.snapshot() == other.snapshot()
+def test_a_walk_of_some_thousand_steps_meets_what_it_is_for(capsys):
+    assert walks(["--steps", "5000", "--seed", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "all holds" in said
+    assert {word for word in ("lp_impact", "mint", "BLOCK_SCALE_IN_RULE", "backpressure", "deaths") if word not in said} == set()
+
+
+class Doubled:
+    """A sizer that forgets its caps."""
+
+    def __init__(self, sizer):
+        self.sizer = sizer
+
+    def size(self, wish, instrument):
+        got = self.sizer.size(wish, instrument)
+        return msgspec.structs.replace(got, qty=2 * got.qty)
+
+
+def sabotaged(walk: Walk, how: str) -> None:
+    """Breaks the desk, or the way out of what it holds."""
+    if how == "size":
+        walk.desk.entering.sizer = Doubled(walk.desk.entering.sizer)
+    elif how == "money":
+        walk.desk.portfolio.realized_usd += 0.01
+    elif how == "position":
+        walk.desk.portfolio.positions["BTCUSDT"] = walk.desk.portfolio.positions.get("BTCUSDT", 0.0) + 0.001
+    elif how == "exit":
+        del walk.live[next(id for id, at in walk.live.items() if at.order.cause != ENTRY)]
+    elif how == "kill":
+        walk.desk.entering.known = lambda scored, state: None
+        walk.step(Step("kill", 0.0, 0))
+
+
+@pytest.mark.parametrize("how, words", [("size", "no more than its size|is breached|limit"), ("money", "money adds up"),
+                                        ("position", "sum of the fills"), ("exit", "something is at work"), ("kill", "under a kill")])
+def test_a_desk_that_is_broken_on_purpose_is_found_out(how, words):
+    walk, some = Walk(mind(0, "110", False, False), twice=False), steps(6_000, np.random.default_rng(5))
+    for step in some:
+        walk.step(step)
+        if walk.seen["fills"] > 20 and any(at.order.cause != ENTRY for at in walk.live.values()):
+            break
+    sabotaged(walk, how)
+    with pytest.raises(Broken, match=words):
+        for step in some:
+            if step.what not in ("release", "kill", "crit", "death"):
+                walk.step(step)
 
 
 def test_what_is_left_at_work_is_taken_back_or_closed_by_time_alone():
