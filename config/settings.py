@@ -3,6 +3,7 @@
 `config/default.yaml` holds every key with its environment name beside it (`${NAME:-default}`); `--config FILE` overrides
 it, the environment overrides both. Booleans accept true/false/1/0/yes/no/on/off in any case (DECISIONS, 5).
 """
+import logging
 import os
 import re
 import types
@@ -17,6 +18,7 @@ from msgspec import Meta, Struct
 from engine import settings as e
 from engine.rewards import arms
 
+log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 DEFAULT = HERE / "default.yaml"
@@ -24,6 +26,7 @@ SYMBOLS = HERE / "symbols.yaml"
 MARKET = HERE / "market.yaml"
 TRUE, FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+FORGIVING = "${GRINDER_"     # S2's variables: a wrong value is told and passed over, since a gate must never keep a desk from starting
 Port = typing.Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -122,6 +125,7 @@ class Settings(Struct, frozen=True):
     policy: e.EntryLimits
     sizing: e.Sizing
     ladder: e.Ladder
+    fill_prob: e.FillProb
     gates: e.Gates
     risk: e.Risk
     controls: e.Controls
@@ -335,7 +339,9 @@ def build(kind, value, at: str, env: Mapping[str, str], faults: list[str], sourc
         if not isinstance(value, dict):
             return fault(f"a mapping was expected, not {value!r}")
         return {str(k): build(typing.get_args(kind)[1], v, f"{at}.{k}", env, faults, sources) for k, v in value.items()}
+    written = None
     if isinstance(value, str):
+        written = value if value.startswith(FORGIVING) else None
         value = expand(value, env)
     if origin is list:
         if isinstance(value, str):
@@ -347,12 +353,30 @@ def build(kind, value, at: str, env: Mapping[str, str], faults: list[str], sourc
         allowed = typing.get_args(kind)
         return value if value in allowed else fault(f"{value!r} is not one of {', '.join(map(str, allowed))}")
     got = scalar(kind, value)
+    if written is not None and (got is None or any(beyond(got, m) for m in meta)):
+        return forgiven(written, kind, value, meta)
     if got is None:
         return fault(f"{value!r} is not {WORDS[kind]}")
     for m in meta:
         wrong = beyond(got, m)
         if wrong:
             return fault(f"{got} {wrong}")
+    return got
+
+
+def forgiven(written: str, kind: type, value: str, meta: list[Meta]):
+    """What one of S2's variables comes to that cannot be meant: a number out of range is its nearest bound, anything else the default."""
+    default = scalar(kind, expand(written, {}))
+    got = scalar(kind, value)
+    if got is None:
+        got, said = default, WORDS[kind]
+    else:
+        said = "; ".join(filter(None, (beyond(got, m) for m in meta)))
+        for m in meta:
+            got = max(got, m.ge) if m.ge is not None else got
+            got = min(got, m.le) if m.le is not None else got
+    found = VARIABLE.match(written)
+    log.warning("%s: %r is not %s; %s is taken", found[1] if found else written, value, said.removeprefix("is not "), got)
     return got
 
 

@@ -172,6 +172,26 @@ MODE_SWITCH_TOTAL = counter("mode_switch_total", "Changes of the exchange mode",
 ORDERS_REFUSED_TOTAL = counter("orders_refused_total", "Orders that the venue, the executor or a control refused or ended",
                                reason=reasons.REFUSALS)
 
+# the fill-probability gate, under S2's names
+FILL_PROB_CHECKS_TOTAL = counter("grinder_router_fill_prob_checks_total", "Orders that the gate judged, blocked or not")
+FILL_PROB_BLOCKS_TOTAL = counter("grinder_router_fill_prob_blocks_total", "Orders blocked by the fill-probability gate")
+FILL_PROB_LOW_TOTAL = counter(
+    "grinder_router_fill_prob_low_total", "Orders judged below the threshold, blocked or only watched: what enforcement would block")
+FILL_PROB_CB_TRIPS_TOTAL = counter("grinder_router_fill_prob_cb_trips_total", "Times that the gate's circuit breaker tripped")
+FILL_PROB_CB_BYPASSED_TOTAL = counter("grinder_router_fill_prob_cb_bypassed_total", "Orders that passed because the breaker was tripped")
+FILL_PROB_ENFORCE_ENABLED = gauge("grinder_router_fill_prob_enforce_enabled", "1 where orders of a low fill probability are blocked")
+FILL_PROB_ENFORCE_ALLOWLIST_ENABLED = gauge(
+    "grinder_router_fill_prob_enforce_allowlist_enabled", "1 where only listed symbols are enforced")
+FILL_PROB_AUTO_THRESHOLD_BPS = gauge(
+    "grinder_router_fill_prob_auto_threshold_bps", "Threshold that the evaluation recommends; 0: not asked for, or not resolved")
+FILL_PROB_EFFECTIVE_THRESHOLD_BPS = gauge("grinder_router_fill_prob_effective_threshold_bps", "Threshold in force")
+FILL_PROB_PHASE = gauge(
+    "grinder_router_fill_prob_phase", "What the gate saw under the model, threshold and switch in force, over restarts; window_…: lately",
+    what=("market_seconds", "checks", "blocks", "low", "bypassed", "trips", "window_checks", "window_blocks"))
+FILL_PROB_BPS_LAST = gauge("grinder_ml_fill_prob_bps_last", "Fill probability of the last order that was judged")
+FILL_MODEL_LOADED = gauge("grinder_ml_fill_model_loaded", "1 where the gate has a model")
+LIVE_ENGINE_INITIALIZED = gauge("grinder_live_engine_initialized", "1 where a desk with the gate decides in this process")
+
 # rewards
 REWARD_MATCH_TOTAL = counter("policy_reward_match_total", "Rewards attributed to a choice, by how it was found", mode=MODES)
 REWARD_MATCH_MISS_TOTAL = counter("policy_reward_match_miss_total", "Outcomes that no choice is paid for", reason=MISSES)

@@ -48,6 +48,9 @@ NEAR_LIQUIDATION_SHORT = "near_liquidation_short"
 LIQUIDITY_INSUFFICIENT = "liquidity_insufficient"
 MIN_FREE_BALANCE = "min_free_balance"
 
+# the fill-probability gate
+FILL_PROB_LOW = "FILL_PROB_LOW"
+
 # pre-trade controls: what no order may be, whatever the signal says
 NOT_TRADABLE = "not_tradable"
 STALE_DATA = "stale_data"
@@ -76,14 +79,15 @@ UNMATCHED_ORDER_ID = "unmatched_order_id"
 NO_PENDING = "no_pending"
 PENDING_FULL = "pending_full"
 
-POLICY, DESK, SIZE, ADMISSION, GUARD, CONTROL, EXIT, VENUE, EXECUTOR, REWARDS = (
-    "policy", "desk", "size", "admission", "guard", "control", "exit", "venue", "executor", "rewards")
+POLICY, DESK, SIZE, ADMISSION, GUARD, GATE, CONTROL, EXIT, VENUE, EXECUTOR, REWARDS = (
+    "policy", "desk", "size", "admission", "guard", "gate", "control", "exit", "venue", "executor", "rewards")
 SAYS = {
     POLICY: "S4's nine checks (`engine/policy.py`)",
     DESK: "the Desk, before or after the policy (`engine/desk.py`)",
     SIZE: "sizing and the ladder (`engine/sizing/`, `engine/execution/ladder.py`)",
     ADMISSION: "the gates in front of the Desk (`engine/execution/admission.py`)",
     GUARD: "guards on what the account and the market have done (`engine/guards.py`)",
+    GATE: "the fill-probability gate on an entry that has its size (`engine/fillprob/gate.py`)",
     CONTROL: "pre-trade controls on the order itself (`engine/guards.py`)",
     EXIT: "pre-trade control on a closing order (`engine/guards.py`)",
     VENUE: "the venue, in its report",
@@ -146,6 +150,8 @@ TABLE = (
     Reason(LIQUIDITY_INSUFFICIENT, GUARD, "the own side of the book shows too little beside the order",
            ("gates.liquidity_by_side.enabled", "gates.liquidity_by_side.alpha", "gates.liquidity_by_side.levels")),
     Reason(MIN_FREE_BALANCE, GUARD, "less than this is free", ("sizing.min_free_balance_usd",)),
+    Reason(FILL_PROB_LOW, GATE, "the predicted fill probability is below the threshold in force",
+           ("fill_prob.enforce", "fill_prob.enforce_symbols", "fill_prob.min_bps", "fill_prob.auto_threshold")),
     Reason(NOT_TRADABLE, CONTROL, "the symbol is on the list of those that are not traded", ("controls.not_tradable",)),
     Reason(STALE_DATA, CONTROL, "the last book is older than an order may rely on", ("controls.max_book_age_ms",)),
     Reason(PRICE_COLLAR, CONTROL, "the price is further from the market than an order's may be", ("controls.price_collar_bps",)),
@@ -180,6 +186,6 @@ def said_by(*who: str) -> tuple[str, ...]:
 ALLOWED = (ALLOW_NEW_ENTRY, ALLOW_SCALE_IN)
 DECISIONS = said_by(POLICY)
 BLOCKS = tuple(code for code in DECISIONS if code not in ALLOWED)
-DROPS = BLOCKS + said_by(DESK, SIZE, ADMISSION, GUARD, CONTROL)
+DROPS = BLOCKS + said_by(DESK, SIZE, ADMISSION, GUARD, GATE, CONTROL)
 REFUSALS = said_by(EXIT, VENUE, EXECUTOR)
 UNPAID = said_by(REWARDS)

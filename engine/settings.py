@@ -212,6 +212,27 @@ class Ladder(Struct, frozen=True):
     min_fill_probability: Fraction
 
 
+class FillProb(Struct, frozen=True):
+    """S2's gate: which model judges an order, from which probability on it passes, and when the breaker steps in. Basis points.
+
+    Folders are the project's unless they are absolute; an empty one is unset. `eval_max_age_hours` stays text, so that what is no number of
+    hours is a reason of the resolver and not of the start.
+    """
+    model_dir: str
+    model_enabled: bool
+    enforce: bool
+    enforce_symbols: list[str]
+    min_bps: Annotated[int, Meta(ge=0, le=10_000)]
+    eval_dir: str
+    auto_threshold: bool
+    eval_max_age_hours: str
+    evidence: bool
+    artifact_dir: str
+    cb_window_seconds: Many
+    cb_max_block_rate_pct: Annotated[int, Meta(ge=0, le=100)]
+    cb_min_samples: Many
+
+
 class Markout(Struct, frozen=True):
     """Over how many fills the markouts of a route are averaged, and how late a fill may be told."""
     window: Many

@@ -26,6 +26,7 @@ from grafana.panels import (
 READY = {0: ("not ready", RED), 1: ("ready", GREEN)}
 TRADING = {0: ("", GREY), 1: ("now", GREEN)}
 YES_NO = [{"type": "value", "options": {"0": {"text": "trading", "color": GREEN}, "1": {"text": "HALTED", "color": RED}}}]
+GATE = [{"type": "value", "options": {"0": {"text": "watching", "color": GREY}, "1": {"text": "blocking", "color": GREEN}}}]
 BAD_IF_ANY = steps((GREEN, None), (RED, 1))
 
 
@@ -164,6 +165,25 @@ def desk(settings: Settings) -> g.Dashboard:
                 "{{from}} → {{to}} ({{reason}})": total(m.MODE_SWITCH_TOTAL, "from", "to", "reason", window="30m", function="increase"),
                 "CRIT {{reason}}": total(m.FAIL_SAFE_TRIGGER_TOTAL, "reason", window="30m", function="increase"),
                 "on paper": level(m.FAIL_SAFE), "alerts heard": level(m.ALARMS_READ)})),
+        )),
+        Row("Fill probability", 7, (
+            (6, stat("Gate", "Watching, or blocking orders of a low fill probability", level(m.FILL_PROB_ENFORCE_ENABLED), "short",
+                     steps((GREY, None), (GREEN, 1)), 0, GATE)),
+            (6, graph("Judged and blocked", "Orders in five minutes; passed by: while the breaker was tripped", {
+                "judged": total(m.FILL_PROB_CHECKS_TOTAL, window="5m", function="increase"),
+                "blocked": total(m.FILL_PROB_BLOCKS_TOTAL, window="5m", function="increase"),
+                "below the threshold": total(m.FILL_PROB_LOW_TOTAL, window="5m", function="increase"),
+                "passed by": total(m.FILL_PROB_CB_BYPASSED_TOTAL, window="5m", function="increase")})),
+            (6, graph("Thresholds", "In force, and recommended by the evaluation (0: none); the last order's probability; bps", {
+                "in force": level(m.FILL_PROB_EFFECTIVE_THRESHOLD_BPS), "recommended": level(m.FILL_PROB_AUTO_THRESHOLD_BPS),
+                "last order": level(m.FILL_PROB_BPS_LAST)})),
+            (6, stat("Breaker trips, 1 h", "The gate blocked more than it may and stepped aside",
+                     total(m.FILL_PROB_CB_TRIPS_TOTAL, window="1h", function="increase"), "short", BAD_IF_ANY, 0)),
+            (12, graph("This phase", "Under the model, threshold and switch in force, over restarts: what a go or a no-go is decided on",
+                       {"{{what}}": level(m.FILL_PROB_PHASE, "what")})),
+            (12, states("Gate, model and list", "Whether a desk with the gate runs, has a model, and enforces listed symbols only", {
+                "desk": level(m.LIVE_ENGINE_INITIALIZED), "model": level(m.FILL_MODEL_LOADED),
+                "listed symbols only": level(m.FILL_PROB_ENFORCE_ALLOWLIST_ENABLED)}, {0: ("no", GREY), 1: ("yes", GREEN)})),
         )),
         Row("What came of it", 8, (
             (8, graph("Win rate by route", "Share of won entries among the last 50; below a half needs a look",
