@@ -31,6 +31,7 @@ whole: Callable[[str], int] = number(int, -2**53, most=2**53)
 port: Callable[[str], int] = number(int, 0, most=65535)
 seconds: Callable[[str], float] = number(float, 0, above=True, most=1e9)
 some_seconds: Callable[[str], float] = number(float, 0, most=1e9)
+share: Callable[[str], float] = number(float, 0, most=1)
 hours: Callable[[str], float] = number(float, 0, above=True, most=1e6)
 
 

@@ -8,13 +8,14 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
 from config import settings as config
-from engine.facts import Dropped, Fill, Order, Outcome, ScoredBatch
+from engine.facts import Dropped, Fill, Frame, Order, Outcome, ScoredBatch
 from scripts._arguments import ended, filled, positive
 from store import disk, importers
 from store.archive import ArchiveError
@@ -37,8 +38,8 @@ def arguments(doc: str, prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("market", nargs="?", default="", help="a recording's name or folder, or an archive (default: data/archive)")
     parser.add_argument("--symbols", type=filled, help="comma-separated (default: all of the archive)")
-    parser.add_argument("--start", type=when, help="first market time, ISO, UTC")
-    parser.add_argument("--end", type=when, help="last market time, ISO, UTC")
+    parser.add_argument("--start", "--from", type=when, help="first market time, ISO, UTC")
+    parser.add_argument("--end", "--to", type=when, help="last market time, ISO, UTC")
     parser.add_argument("--frame-events", type=positive, help="events a frame; changes no decision (default frames.max_events)")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml; may be given again")
     parser.add_argument("--models", type=filled, help="registry folder (default paths.models)")
@@ -48,8 +49,8 @@ def arguments(doc: str, prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settings, Closed]:
-    """Settings and the closed loop that the arguments ask for; a clear exit where the market or the model is missing."""
+def market_of(args: argparse.Namespace) -> tuple[config.Settings, Scorer, dict[str, Iterator[Frame]]]:
+    """Settings, the active model and the frames that the arguments ask for; a clear exit where the market or the model is missing."""
     settings = config.load(*args.config)
     models = Path(args.models) if args.models else settings.folder("models")
     scorer = Scorer.load(models, "active")
@@ -65,7 +66,12 @@ def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settin
     missing = sorted(set(wanted) - set(symbols))
     if missing:
         raise SystemExit(f"--symbols: {', '.join(missing)} not in {root}, which has {', '.join(symbols)}")
-    frames = frames_of(root, wanted, args.frame_events or settings.frames.max_events, args.session, args.start, args.end)
+    return settings, scorer, frames_of(root, wanted, args.frame_events or settings.frames.max_events, args.session, args.start, args.end)
+
+
+def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settings, Closed]:
+    """Settings and the closed loop that the arguments ask for."""
+    settings, scorer, frames = market_of(args)
     return settings, Closed(settings, scorer, frames, args.session, finish=finish)
 
 

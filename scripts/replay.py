@@ -4,17 +4,23 @@
     python -m scripts.replay --journal               re-runs the ledger of this desk; exit 1 where any answer differs by a byte
     python -m scripts.replay --journal sqlite:///data/ledger-standx1.db
 
+    python -m scripts.replay standx --stages --plot stages.html
+                                                     S0's stages 000, 100, 110 and 111 over the same candidates and scores, side by side:
+                                                     planned volume, what bounded it, multipliers, refusals, result after fees
+
 Every transaction of a journal is checked against its hash before the Desk sees it. Exits with 2 where the journal cannot be read or is
 not what was written (which transaction is said), with 1 where a market cannot be read.
 """
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 
 from config import settings as config
-from scripts._arguments import ended
-from scripts.backtest import arguments, opened
+from scripts._arguments import ended, share
+from scripts._stages import side_by_side
+from scripts.backtest import arguments, market_of, opened
 from store.archive import ArchiveError
 from store.audit import rerun
 from store.closed import Digests
@@ -40,7 +46,16 @@ def journal(url: str, settings: config.Settings) -> int:
 def main(argv: list[str] | None = None) -> int:
     parser = arguments(__doc__ or "", "replay")
     parser.add_argument("--journal", nargs="?", const="", metavar="URL", help="a ledger's URL (default: this desk's)")
+    parser.add_argument("--stages", action="store_true", help="compare S0's four stages over this market; needs nothing running")
+    parser.add_argument("--confidence", type=share, metavar="P", help="with --stages: let candidates in from this probability on, "
+                        "where the model's never reach policy.min_confidence; the same for every stage")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="with --stages: write the curves and counts as one HTML page")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="with --stages: write every figure for programs")
     args = parser.parse_args(argv)
+    if not args.stages and (args.plot or args.json or args.confidence is not None):
+        parser.error("--confidence, --plot and --json belong to --stages")
+    if args.stages and args.journal is not None:
+        parser.error("--stages runs a market; a journal has the decisions of one stage only")
     if args.journal is not None:
         settings = config.load(*args.config)
         try:
@@ -49,6 +64,9 @@ def main(argv: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 2
     try:
+        if args.stages:
+            settings, scorer, frames = market_of(args)
+            return side_by_side(settings, scorer, frames, str(args.market or "the archive"), args.confidence, args.plot, args.json)
         _, closed = opened(args, finish=False)
         digests, began = Digests(), time.perf_counter()
         for _, fact, outs in closed:

@@ -11,7 +11,8 @@ A stage is named by its number or by its switches, flowCapRewrite, constrainedRi
     4  111  credits by order id: watch the bandit, and `no pending selection matched exec outcome`
 
 0 is the state before the rollout, and where a rollback leads: 000. Exit status 0 where the loaded settings are that stage, 1 where
-they are not (each switch that differs is named, with its variable) or cannot be loaded. docs/sizing.md tells what to look at.
+they are not (each switch that differs is named, with its variable) or cannot be loaded. docs/sizing.md tells what to look at, and
+`python -m scripts.replay MARKET --stages` what each stage would have done to a recorded market.
 """
 import argparse
 import sys
