@@ -4,6 +4,12 @@ from pathlib import Path
 
 from engine.facts import BUY, SELL
 from engine.fillprob.dataset import Execution, Roundtrip, roundtrips
+from engine.fillprob.evidence import evidence
+from engine.fillprob.gate import PLACE, SHADOW
+from engine.fillprob.model_v0 import FillModelV0, served
+from store import fill_outcomes
+from store.evidence import write as write_evidence
+from store.fill_model import save_evaluation, save_model
 
 T0 = 1_767_654_887_000
 MADE = "2026-01-06T00:00:00Z"
@@ -34,3 +40,20 @@ def ceremony(root: Path) -> tuple[list[Roundtrip], list[Roundtrip]]:
     train += trips(25, 25, "2000", SELL)
     judged = trips(50, 13, "50", start=T0 + 10**13) + trips(50, 38, "50", SELL, start=T0 + 10**13)
     return train, judged
+
+
+def settled(root: Path, generated_at: str = MADE) -> dict[str, Path]:
+    """Dataset, model, evaluation and shadow evidence of the runbook's first sample, as the commands leave them."""
+    train, judged = ceremony(root)
+    made = {name: fill_outcomes.write(rows, root / "ds", name, MADE) for name, rows in (("train", train), ("later", judged))}
+    rows, train_sha = fill_outcomes.load(made["train"])
+    model = FillModelV0.train(rows)
+    made["model"] = save_model(model, root / "model", MADE, dataset=train_sha)
+    rows, later_sha = fill_outcomes.load(made["later"])
+    made["eval"] = root / "eval"
+    save_evaluation(rows, model, made["eval"], dataset=made["later"], dataset_sha256=later_sha, model_dir=made["model"],
+                    generated_at=generated_at)
+    for k in range(42):
+        artifact = evidence(T0 + k, SHADOW, 2450, 2500, False, served(BUY, 50), PLACE, "BTCUSDT", BUY, 50.0, 1.0, model.about())
+        made["evidence"] = write_evidence(root / "artifacts", artifact).parent
+    return made
