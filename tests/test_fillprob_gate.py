@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import metrics as m
-from engine.facts import BUY, SELL
+from engine.facts import BUY, SELL, Candidate
 from engine.fillprob.breaker import Breaker
 from engine.fillprob.documents import Refused, pretty
 from engine.fillprob.evidence import checked, name_of, sidecar
@@ -20,6 +20,7 @@ from engine.fillprob.gate import (
     BYPASSED,
     CANCEL,
     EXEMPT,
+    JUDGED,
     NO_MODEL,
     NOOP,
     PLACE,
@@ -30,11 +31,13 @@ from engine.fillprob.gate import (
     GateState,
 )
 from engine.fillprob.model_v0 import FillModelV0
+from engine.fillprob.placement import placement_of
 from engine.fillprob.telemetry import FillProbTelemetry, seen
 from engine.fillprob.threshold import decide
 from store.exporter import Exporter
 
 MODEL = FillModelV0({"long|0|1|0": 2000, "short|0|1|0": 8000}, 6000, 10)
+CANDIDATE = Candidate("c", "BTCUSDT", T0, BUY, 50.0, 49.0, 51.0, "normal", "imbalance", "h", b"", 0, 1, 2, 3, 4, 2400)
 LOW, HIGH = Act(PLACE, "BTCUSDT", BUY, 50.0, 1.0), Act(PLACE, "BTCUSDT", SELL, 50.0, 1.0)
 
 
@@ -75,6 +78,28 @@ def test_without_a_model_everything_passes_also_where_enforced():
 @pytest.mark.parametrize("price", [float("nan"), float("inf")])
 def test_an_order_whose_numbers_are_none_passes(price):
     assert gate().judge(LOW._replace(price=price), T0)[:2] == (ALLOW, UNREADABLE)
+
+
+class Asks:
+    """A model that needs the market, and has no answer without."""
+    fingerprint = "f"
+
+    def served(self, act: Act) -> dict[str, int] | None:
+        return None if act.placement is None else {"trades": act.placement.trades}
+
+    def predict(self, features: dict[str, int]) -> int:
+        return features["trades"]
+
+    def about(self) -> dict[str, int | None]:
+        return {}
+
+
+def test_a_model_hears_of_the_market_and_an_order_that_it_cannot_judge_passes():
+    g = gate(model=Asks())
+    assert g.judge(LOW, T0)[:2] == (ALLOW, UNREADABLE) and g.state.checks == 0
+    around = placement_of(CANDIDATE, 99, 101, 0.5, 20_000)
+    assert (around.bid, around.ask, around.tick, around.horizon_ms) == (99, 101, 0.5, 20_000)
+    assert g.judge(LOW._replace(placement=around), T0)[:3] == (BLOCK, JUDGED, 2400)
 
 
 def test_only_listed_symbols_are_enforced_and_the_others_watched():

@@ -12,22 +12,13 @@ from engine.fillprob.breaker import Breaker, BreakerState
 from engine.fillprob.documents import pretty, sha256
 from engine.fillprob.evidence import evidence
 from engine.fillprob.model_v0 import FillModel
+from engine.fillprob.placement import Act
 from engine.reasons import FILL_PROB_LOW
 from engine.settings import FillProb
 
 ALLOW, BLOCK, SHADOW = "ALLOW", "BLOCK", "SHADOW"
 PLACE, AMEND, CANCEL, NOOP = "PLACE", "AMEND", "CANCEL", "NOOP"
 JUDGED, EXEMPT, NO_MODEL, BYPASSED, UNREADABLE = "judged", "exempt", "no_model", "bypassed", "unreadable"
-
-
-class Act(NamedTuple):
-    """What is about to be done; of an entry over several levels the best price and the whole quantity."""
-    action_type: str
-    symbol: str
-    side: str
-    price: float
-    qty: float
-    closing: bool = False       # it can only reduce a position
 
 
 class Judged(NamedTuple):
@@ -109,8 +100,8 @@ class FillProbGate:
             return Judged(ALLOW, EXEMPT)
         if self.model is None:
             return Judged(ALLOW, NO_MODEL, 0, self.threshold_bps, self.rules.enforce)
-        notional = act.price * act.qty
-        if not isfinite(notional):
+        features = self.model.served(act) if isfinite(act.price * act.qty) else None
+        if features is None:
             return Judged(ALLOW, UNREADABLE, 0, self.threshold_bps, self.rules.enforce)
         s, phase, enforce = self.state, self.state.phase, self.enforces(act.symbol)
         phase.first_ms, phase.last_ms = phase.first_ms or now_ms, max(phase.last_ms, now_ms)
@@ -118,7 +109,6 @@ class FillProbGate:
             s.bypassed += 1
             phase.bypassed += 1
             return Judged(ALLOW, BYPASSED, 0, self.threshold_bps, True)
-        features = self.model.served(act.side, notional)
         prob = self.model.predict(features)
         low = prob < self.threshold_bps
         verdict = SHADOW if not enforce else BLOCK if low else ALLOW

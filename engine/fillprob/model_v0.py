@@ -22,6 +22,7 @@ from engine.fillprob.documents import (
     pretty,
     sha256,
 )
+from engine.fillprob.placement import Act
 
 SCHEMA, FILE, MANIFEST = "fill_model_v0", "model.json", "manifest.json"
 NOTIONAL, HOLDING_MS, MAX_FILLS = (100, 500, 1000, 5000), (1000, 10_000, 60_000, 300_000), 3
@@ -42,7 +43,9 @@ class FillModel(Protocol):
     """What the gate asks of a model, whatever its kind."""
     @property
     def fingerprint(self) -> str: ...
-    def served(self, side: str, notional: float) -> Mapping[str, Any]: ...
+    def served(self, act: Act) -> Mapping[str, Any] | None:
+        """The features of an order; None where it cannot be judged."""
+        ...
     def predict(self, features: Any) -> int: ...
     def about(self) -> dict[str, int | None]: ...
 
@@ -113,9 +116,9 @@ class FillModelV0(msgspec.Struct, frozen=True):
         """Hash of the model's file."""
         return sha256(self.to_json())
 
-    def served(self, side: str, notional: float) -> FillFeatures:
-        """An order's features."""
-        return served(side, notional)
+    def served(self, act: Act) -> FillFeatures:
+        """An order's features, of which the market is none."""
+        return served(act.side, act.price * act.qty)
 
     def predict(self, features: FillFeatures) -> int:
         """Basis points, 0 to 10,000."""
