@@ -10,20 +10,14 @@ well as on the broker: a desk that is down takes it before it decides again, als
 
 import argparse
 import getpass
-import re
 import sys
 import time
-from pathlib import Path
 
 from config import settings as config
 from config.settings import Settings
 from engine.facts import KILL, Control
 from scripts._arguments import ended, some_seconds
-from store import bus, controls, disk
-from store.database import LedgerError
-from store.ledger import ledger_url
-from streams.codec import encode
-from streams.topics import CONTROL_EVENTS, named
+from store import killing
 
 POLL_S = 0.1
 
@@ -51,40 +45,21 @@ def parser(prog: str, doc: str) -> argparse.ArgumentParser:
     return made
 
 
-def control(kind: str, actor: str, reason: str, details: dict[str, str] | None = None) -> Control:
-    """The fact, under an id that nobody else gives."""
-    who = re.sub(r"[^\w.@-]+", "_", actor)
-    return Control(f"{kind.lower()}-{time.time_ns() // 1000}-{who}", kind, actor, reason, 0, 0, details or {})
-
-
-def publish(settings: Settings, fact: Control) -> str:
-    """Its place on the broker; `BusDown`."""
-    topic = named(CONTROL_EVENTS, settings)
-    with bus.Publisher(settings) as publisher:
-        partition, offset = publisher.send(topic, encode(fact), "control")
-    return f"{topic}/{partition}/{offset}"
-
-
 def confirm(settings: Settings, fact: Control, until: float, places: list[str]) -> int:
     """Waits for the ledger to have it, until that time of the steady clock: status 0, else 1 with what is known."""
-    said, why = f"{fact.id} ({', '.join(places)})", ""
+    said = f"{fact.id} ({', '.join(places)})"
     if not until:
         print(f"{said}: handed over; nobody has waited for the desk to take it")
         return 0
     while True:
-        try:
-            found = controls.in_force(ledger_url(settings))
-            if fact.id in found.controls:
-                halts = f"halted: {'; '.join(found.kills.values())}" if found.kills else "nothing halts it"
-                print(f"{said}: in the desk's ledger; {halts}")
-                if left := [name for name in fact.kills if name in found.kills]:
-                    print(f"{', '.join(left)} stands all the same: it was told again since", file=sys.stderr)
-                return 1 if left else 0
-            why = "the desk is down, or behind"
-        except LedgerError as error:
-            why = str(error)
+        heard = killing.heard(settings, fact)
+        if heard.taken:
+            print(f"{said}: in the desk's ledger; {'halted: ' + '; '.join(heard.kills.values()) if heard.kills else 'nothing halts it'}")
+            if left := heard.left_of(fact):
+                print(f"{', '.join(left)} stands all the same: it was told again since", file=sys.stderr)
+            return 1 if left else 0
         if time.monotonic() > until:
-            print(f"{said}: NOT yet taken by the desk: {why}", file=sys.stderr)
+            print(f"{said}: NOT yet taken by the desk: {heard.why}", file=sys.stderr)
             return 1
         time.sleep(POLL_S)
 
@@ -99,28 +74,15 @@ def give(kind: str, made: argparse.ArgumentParser, argv: list[str] | None) -> in
     made.add_argument("--reason", type=words, required=True, help="why; it stands in the ledger")
     args = made.parse_args(argv)
     settings, until = config.load(*args.config), deadline(args.wait)
-    fact, places, faults = control(kind, args.actor, args.reason), [], []
-    try:
-        places.append(str(relative(controls.leave(settings, fact))))
-    except OSError as error:
-        faults.append(disk.said(error))
-    try:
-        places.append(publish(settings, fact))
-    except bus.BusDown as error:
-        faults.append(str(error))
-    for fault in faults:
+    given = killing.give(settings, kind, args.actor, args.reason)
+    for fault in given.faults:
         print(fault, file=sys.stderr)
-    return confirm(settings, fact, until, places) if places else 1
+    return confirm(settings, given.fact, until, given.places) if given.places else 1
 
 
 def deadline(wait_s: float) -> float:
     """So long from now; 0 for not at all."""
     return time.monotonic() + wait_s if wait_s else 0.0
-
-
-def relative(path: Path) -> Path:
-    """As seen from here, where it is below."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ releasing it accepts those as they stand; the desk halts again for any other.
 import sys
 
 from config import settings as config
-from engine.facts import KILL, RELEASE, releasing
+from engine.facts import KILL
 from scripts._arguments import ended
-from scripts.kill import confirm, control, deadline, name, parser, publish, relative, words
-from store import bus, controls
+from scripts.kill import confirm, deadline, name, parser, words
+from store import controls, killing
 from store.database import LedgerError
+from store.killing import relative
 from store.ledger import ledger_url
 
 
@@ -52,13 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     for kill in (k for k in args.kill if k not in standing):
         print(f"{kill} ended before; it is said again, for a service that missed it")
-    fact = control(RELEASE, args.actor, args.reason, releasing(args.kill or standing))
-    try:
-        place = publish(settings, fact)
-    except bus.BusDown as error:
-        print(error, file=sys.stderr)
-        return 1
-    return confirm(settings, fact, until, [place])
+    given = killing.release(settings, args.actor, args.reason, args.kill or standing)
+    for fault in given.faults:
+        print(fault, file=sys.stderr)
+    return confirm(settings, given.fact, until, given.places) if given.places else 1
 
 
 if __name__ == "__main__":

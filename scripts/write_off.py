@@ -12,8 +12,8 @@ import sys
 from config import settings as config
 from engine.facts import WRITE_OFF
 from scripts._arguments import ended, number
-from scripts.kill import confirm, control, deadline, name, parser, publish, words
-from store import bus
+from scripts.kill import confirm, deadline, name, parser, words
+from store import killing
 from store.audit import desk_of
 from store.database import LedgerError
 from store.ledger import ledger_url
@@ -49,13 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     if not desk.state.kills:
         print("nothing was written off: the desk is not halted, and may be closing it now; python -m scripts.kill first", file=sys.stderr)
         return 2
-    fact = control(WRITE_OFF, args.actor, args.reason, {"entry": args.entry, "price": repr(args.price)})
-    try:
-        place = publish(settings, fact)
-    except bus.BusDown as error:
-        print(error, file=sys.stderr)
-        return 1
-    return confirm(settings, fact, until, [place])
+    fact = killing.control(WRITE_OFF, args.actor, args.reason, {"entry": args.entry, "price": repr(args.price)})
+    given = killing.told(settings, killing.Given(fact, [], []))
+    for fault in given.faults:
+        print(fault, file=sys.stderr)
+    return confirm(settings, fact, until, given.places) if given.places else 1
 
 
 if __name__ == "__main__":
