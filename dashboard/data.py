@@ -1,4 +1,4 @@
-"""The console's only door to data: the ledger's projections, the services' metrics, the model registry. Nothing here writes.
+"""The console's door to data: the ledger's projections, the services' metrics, the model registry. Nothing here writes.
 
 What cannot be read is raised as `Missing` with what an operator does about it; pages show that, never a traceback. Results are
 cached for a second or a few, so that ten open browsers cost what one costs. Market time (`ts_ms`) and wall time never mix.
@@ -7,7 +7,6 @@ import os
 import re
 from pathlib import Path
 
-import msgspec
 import pandas as pd
 import sqlalchemy as sa
 import streamlit as st
@@ -15,13 +14,13 @@ import streamlit as st
 from config import settings as configuration
 from dashboard import health
 from engine import facts
-from store import controls as in_force
 from store import tables
 from store.ledger import ledger_url
 from store.registry import Registry, RegistryError
 
 SESSION = re.compile(r"-([^-]{1,6})-\d{10,}")
 NEWEST_OUTCOMES = 20_000
+APART = ("T", "Y", "V")      # how order ids of the paper account beside a real one begin (`engine.facts.account_of`)
 OVER = (facts.REJECTED, facts.CANCELLED, facts.DONE)
 
 
@@ -49,7 +48,8 @@ def _settings(env: tuple[tuple[str, str], ...]) -> configuration.Settings:
 # the ledger's projections
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _reader(url: str) -> sa.Engine:
+def reader(url: str) -> sa.Engine:
+    """A door that can only read."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":   # the console can never write, whatever it is asked
         path = Path(parsed.database or "").absolute()
@@ -59,15 +59,21 @@ def _reader(url: str) -> sa.Engine:
                             execution_options={"postgresql_readonly": True})
 
 
-def read(statement: sa.Select) -> pd.DataFrame:
-    """The rows of a query on the projections; `Missing` where there is no ledger, or none that can be read."""
-    url = ledger_url(settings())
+def require(url: str) -> None:
+    """`Missing` where no ledger lies."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         raise Missing("No ledger yet", f"Nothing has traded here: `{parsed.database}` does not exist.\n\nRun `make demo` in the project's "
                       "folder: it starts the market, the services and this console, and the first fills are here within a minute.")
+
+
+def read(statement: sa.Select) -> pd.DataFrame:
+    """The rows of a query on the projections; `Missing` where there is no ledger, or none that can be read."""
+    url = ledger_url(settings())
+    require(url)
+    parsed = sa.make_url(url)
     try:
-        with _reader(url).connect() as connection:
+        with reader(url).connect() as connection:
             return pd.DataFrame(connection.execute(statement).mappings().all(), columns=[c.name for c in statement.selected_columns])
     except sa.exc.SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -95,15 +101,21 @@ def of_run(statement: sa.Select, id_column: sa.ColumnElement, run: str) -> sa.Se
     return statement.where(id_column.contains(f"-{run}-", autoescape=True)) if run else statement
 
 
+def of_desk(statement: sa.Select, id_column: sa.ColumnElement, apart: bool = False) -> sa.Select:
+    """The statement, narrowed to the account that trades, or to the paper account beside it: never both in one sum (DECISIONS, 28)."""
+    first = sa.func.substr(id_column, 1, 1)
+    return statement.where(first.in_(APART) if apart else first.not_in(APART))
+
+
 @st.cache_data(ttl=1.5, show_spinner=False, max_entries=64)
 def _outcomes(url: str, run: str) -> pd.DataFrame:
     t = tables.outcomes
-    rows = read(of_run(sa.select(t), t.c.id, run).order_by(t.c.closed_ms.desc()).limit(NEWEST_OUTCOMES))
+    rows = read(of_desk(of_run(sa.select(t), t.c.id, run), t.c.id).order_by(t.c.closed_ms.desc()).limit(NEWEST_OUTCOMES))
     return rows.iloc[::-1].reset_index(drop=True)
 
 
 def outcomes(run: str = "") -> pd.DataFrame:
-    """Closed trades, oldest first; the newest `NEWEST_OUTCOMES`."""
+    """Closed trades of the account that trades, oldest first; the newest `NEWEST_OUTCOMES`."""
     return _outcomes(ledger_url(settings()), run)
 
 
@@ -111,12 +123,24 @@ def outcomes(run: str = "") -> pd.DataFrame:
 def _sums(url: str, run: str) -> dict[str, float]:
     t = tables.outcomes
     total = [sa.func.coalesce(sa.func.sum(t.c[name]), 0.0).label(name) for name in ("gross_usd", "fees_usd", "net_usd")]
-    return read(of_run(sa.select(sa.func.count().label("n"), *total), t.c.id, run)).iloc[0].to_dict()
+    return read(of_desk(of_run(sa.select(sa.func.count().label("n"), *total), t.c.id, run), t.c.id)).iloc[0].to_dict()
 
 
 def outcome_sums(run: str = "") -> dict[str, float]:
-    """`n`, `gross_usd`, `fees_usd`, `net_usd` of all closed trades, however many."""
+    """`n`, `gross_usd`, `fees_usd`, `net_usd` of all closed trades, however many; of the account that trades."""
     return _sums(ledger_url(settings()), run)
+
+
+@st.cache_data(ttl=4, show_spinner=False, max_entries=64)
+def _apart(url: str, run: str) -> pd.DataFrame:
+    t = tables.outcomes
+    total = [sa.func.coalesce(sa.func.sum(t.c[name]), 0.0).label(name) for name in ("gross_usd", "fees_usd", "net_usd")]
+    return read(of_desk(of_run(sa.select(t.c.route, sa.func.count().label("n"), *total).group_by(t.c.route), t.c.id, run), t.c.id, True))
+
+
+def apart_sums(run: str = "") -> pd.DataFrame:
+    """The same of the paper account beside a real one, by `route`: `twin` of a real entry, `paper` after a CRIT."""
+    return _apart(ledger_url(settings()), run)
 
 
 @st.cache_data(ttl=4, show_spinner=False, max_entries=64)
@@ -153,11 +177,11 @@ def decisions(run: str = "", verdict: str = "all", symbols: tuple[str, ...] = ()
 @st.cache_data(ttl=1.5, show_spinner=False, max_entries=64)
 def _fills(url: str, run: str, most: int) -> pd.DataFrame:
     t = tables.fills
-    return read(of_run(sa.select(t), t.c.order_id, run).order_by(t.c.ts_ms.desc()).limit(most))
+    return read(of_desk(of_run(sa.select(t), t.c.order_id, run), t.c.order_id).order_by(t.c.ts_ms.desc()).limit(most))
 
 
 def fills(run: str = "", most: int = 200) -> pd.DataFrame:
-    """Fills, newest first."""
+    """Fills of the account that trades, newest first."""
     return _fills(ledger_url(settings()), run, most)
 
 
@@ -166,7 +190,7 @@ def _fill_counts(url: str, run: str) -> pd.DataFrame:
     t = tables.fills
     counted = sa.select(t.c.maker, sa.func.count().label("n"), sa.func.sum(t.c.fee_usd).label("fee_usd"),
                         sa.func.sum(t.c.price * t.c.qty).label("turnover_usd")).group_by(t.c.maker)
-    return read(of_run(counted, t.c.order_id, run))
+    return read(of_desk(of_run(counted, t.c.order_id, run), t.c.order_id))
 
 
 def fill_counts(run: str = "") -> pd.DataFrame:
@@ -180,19 +204,19 @@ def _positions(url: str) -> pd.DataFrame:
 
 
 def positions() -> pd.DataFrame:
-    """One row a symbol that ever traded; a flat one has `qty` 0."""
+    """One row a symbol that ever traded; a flat one has `qty` 0. A paper account beside a real one has rows of its own (`… twin`)."""
     return _positions(ledger_url(settings()))
 
 
 @st.cache_data(ttl=1.5, show_spinner=False, max_entries=16)
 def _orders(url: str, run: str, waiting: bool, most: int) -> pd.DataFrame:
     t = tables.orders
-    statement = of_run(sa.select(t), t.c.entry_id, run).order_by(t.c.ts_ms.desc()).limit(most)
+    statement = of_desk(of_run(sa.select(t), t.c.entry_id, run), t.c.entry_id).order_by(t.c.ts_ms.desc()).limit(most)
     return read(statement.where(sa.or_(t.c.status.is_(None), t.c.status.not_in(OVER))) if waiting else statement)
 
 
 def orders(run: str = "", waiting: bool = False, most: int = 200) -> pd.DataFrame:
-    """Orders, newest first; only those that still wait at the venue, where asked."""
+    """Orders of the account that trades, newest first; only those that still wait at the venue, where asked."""
     return _orders(ledger_url(settings()), run, waiting, most)
 
 
@@ -217,20 +241,6 @@ def _controls(url: str) -> pd.DataFrame:
 def controls() -> pd.DataFrame:
     """Kills, releases and switches, newest first."""
     return _controls(ledger_url(settings()))
-
-
-@st.cache_data(ttl=2, show_spinner=False, max_entries=8)
-def _kills(url: str) -> dict[str, str]:
-    try:
-        with _reader(url).connect() as connection:
-            return in_force.found(connection).kills
-    except (sa.exc.SQLAlchemyError, msgspec.MsgspecError):
-        return {}
-
-
-def kills() -> dict[str, str]:
-    """The KILLs that stand, by id with who and why; nothing where the ledger cannot be read, which other parts of a page say."""
-    return _kills(ledger_url(settings()))
 
 
 # the running services

@@ -18,12 +18,18 @@ POSITIONS = (ui.Column("symbol", lambda r: r.symbol),
              ui.Column("before fees $", lambda r: ui.usd(r.realized_usd), True, lambda r: ui.tone(round(r.realized_usd, 2))),
              ui.Column("fees $", lambda r: ui.number(r.fees_usd), True, lambda r: "fees"))
 ORDERS = (ui.Column("time", lambda r: ui.clock(r.ts_ms)[:8], tone=lambda r: "muted"), ui.Column("symbol", lambda r: r.symbol), SIDE,
-          ui.Column("cause", lambda r: r.cause), ui.Column("price", lambda r: ui.price(r.price), True),
+          ui.Column("cause", lambda r: r.cause),
+          ui.Column("route", lambda r: {"full": "real"}.get(r.route, r.route), tone=lambda r: "muted"),
+          ui.Column("price", lambda r: ui.price(r.price), True),
           ui.Column("filled / qty", lambda r: f"{r.filled or 0:g} / {r.qty:g}", True), ui.Column("state", lambda r: r.status or "sent"))
 FILLS = (ui.Column("time", lambda r: ui.clock(r.ts_ms), tone=lambda r: "muted"), ui.Column("symbol", lambda r: r.symbol), SIDE,
          ui.Column("qty", lambda r: f"{r.qty:g}", True), ui.Column("price", lambda r: ui.price(r.price), True),
          ui.Column("as", lambda r: "maker" if r.maker else "taker", tone=lambda r: "" if r.maker else "fees"),
          ui.Column("fee $", lambda r: f"{r.fee_usd:.3f}", True, lambda r: "fees"))
+CONTROLS = (ui.Column("market time", lambda r: ui.clock(r.ts_ms) if r.ts_ms else "", tone=lambda r: "muted"),
+            ui.Column("kind", lambda r: r.kind, tone=lambda r: "loss" if r.kind in ("KILL", "CRIT") else ""),
+            ui.Column("who", lambda r: r.actor), ui.Column("why", lambda r: r.reason),
+            ui.Column("id", lambda r: r.id, tone=lambda r: "muted"))
 
 
 def decisions(rows: pd.DataFrame, height: int = 380) -> None:

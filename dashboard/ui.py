@@ -10,7 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import data, health
+from config.settings import Settings
+from dashboard import data, gates, health
+from engine.desk import ACTIVE, REDUCING
+from engine.facts import Control
+from store.mirror import Seen
 
 STYLE = Path(__file__).parent / "style.css"
 SIGNS = {health.READY: "●", health.BEHIND: "▲", health.STALE: "▲", health.WAITING: "◌", health.DOWN: "✕"}
@@ -113,6 +117,43 @@ def route(vitals: health.Vitals, source: str, speed: str) -> None:
 def verdict(tone: str, sentence: str, rest: str = "") -> None:
     """The answer to the page's question in one sentence."""
     st.html(f'<div class="verdict {tone}"><b>{escape(sentence)}</b><span>{escape(rest)}</span></div>')
+
+
+GATE_SIGNS = {gates.OPEN: "●", gates.NARROW: "▲", gates.SHUT: "✕"}
+GATE_TONES = {gates.OPEN: "profit", gates.NARROW: "fees", gates.SHUT: "loss"}
+
+
+def gates_of(seen: Seen, settings: Settings, waiting: Sequence[Control]) -> list[gates.Gate]:
+    """Every gate between a signal and an order."""
+    return gates.gates(seen, settings, len(waiting))
+
+
+def trading(seen: Seen, settings: Settings, waiting: Sequence[Control], strip: bool = True) -> None:
+    """The trading state in one sentence, and every gate between a signal and an order as a row of lights."""
+    all_gates = gates_of(seen, settings, waiting)
+    closed = [g for g in all_gates if g.state != gates.OPEN]
+    doing = {ACTIVE: "entries may be sent", REDUCING: "nothing is opened; what is held is being closed"}.get(
+        seen.trading, "nothing is held and nothing is opened")
+    tone = "bad" if seen.trading != ACTIVE or waiting else "warn" if closed else "good"
+    rest = " · ".join([*(f"{g.name}: {g.words}" for g in closed), *_doubts(seen)]) or "every gate is open"
+    verdict(tone, f"{seen.trading}: {doing}.", rest)
+    if strip:
+        lights = "".join(f'<span class="gate {g.state}"><i>{GATE_SIGNS[g.state]}</i>{escape(g.name)}<em>{escape(g.words)}</em></span>'
+                         for g in all_gates)
+        st.html(f'<div class="gates">{lights}</div>')
+
+
+def _doubts(seen: Seen) -> list[str]:
+    """What keeps the mirror from being the desk."""
+    risk = next((light for light in data.vitals().lights if light.service == "risk"), None)
+    found = []
+    if risk and risk.state in (health.DOWN, health.WAITING):
+        found.append(f"the risk service is {risk.state} ({risk.why}): this is how the ledger left it")
+    if seen.behind:
+        found.append(f"{seen.behind:,} transactions behind the ledger")
+    if seen.differs:
+        found.append(f"{seen.differs} answers differ from the ledger's: this console has other settings than the desk")
+    return found
 
 
 def heading(name: str, about: str = "") -> None:

@@ -53,7 +53,8 @@ class Mirror:
 
     def __init__(self, engine: sa.Engine, settings: Settings, writer: str = "risk"):
         self.engine, self.settings, self.writer = engine, settings, writer
-        self.lock, self.last = threading.Lock(), (0.0, None)
+        self.lock = threading.Lock()
+        self.last: tuple[float, Seen | None] = 0.0, None
         self._anew()
 
     def _anew(self) -> None:

@@ -94,12 +94,21 @@ def why(url: str, order_id: str, scan: bool = False) -> Story:
     engine = connect(url, create=False)
     try:
         with naming(url):
-            for meant in dict.fromkeys((order_id, f"E-{order_id}", f"E-{order_id.removeprefix('D-')}")):
+            named = order_id.removeprefix("D-")
+            for meant in dict.fromkeys((order_id, f"E-{named}", f"T-{named}")):
                 if place := place_of(engine, meant):
                     return _follow(engine, meant, *place, scan)
             raise UnknownOrder(order_id, nearest(engine, order_id))
     finally:
         engine.dispose()
+
+
+def order_of(engine: sa.Engine, order_id: str) -> Order | None:
+    """An order as it was sent, by its own id or its candidate's, checked against its hash; None where no chain sent it."""
+    for meant in dict.fromkeys((order_id, f"E-{order_id.removeprefix('D-')}", f"T-{order_id.removeprefix('D-')}")):
+        if place := place_of(engine, meant):
+            return _sent(engine, meant, *place)
+    return None
 
 
 def refused(url: str, decision_id: str) -> dict | None:

@@ -40,7 +40,7 @@ def url(place: Path) -> str:
 
 def page(name: str = "") -> AppTest:
     """A page, drawn; it must not have raised."""
-    at = AppTest.from_file(str(ROOT / "dashboard" / (f"pages/{name}.py" if name else "app.py")), default_timeout=30).run()
+    at = AppTest.from_file(str(ROOT / "dashboard" / (f"questions/{name}.py" if name else "app.py")), default_timeout=30).run()
     assert not at.exception, at.exception
     return at
 
@@ -156,7 +156,7 @@ def test_runs_over_the_same_market_time_are_told_apart_and_the_newest_is_shown_f
 
 def test_an_order_is_explained_from_its_decision_to_its_result(place):
     day = b.trading_day(url(place), trades=15)
-    at = AppTest.from_file(str(ROOT / "dashboard/pages/order.py"), default_timeout=30)
+    at = AppTest.from_file(str(ROOT / "dashboard/questions/order.py"), default_timeout=30)
     at.query_params["id"] = day["entry"]
     said = text(at.run())
     assert not at.exception
@@ -165,7 +165,7 @@ def test_an_order_is_explained_from_its_decision_to_its_result(place):
 
 def test_an_order_that_nobody_knows_is_answered_with_what_to_do(place):
     b.trading_day(url(place), trades=5)
-    at = AppTest.from_file(str(ROOT / "dashboard/pages/order.py"), default_timeout=30)
+    at = AppTest.from_file(str(ROOT / "dashboard/questions/order.py"), default_timeout=30)
     at.query_params["id"] = "nobody-1"
     assert "No such order" in text(at.run()) and not at.exception
 
@@ -200,7 +200,7 @@ def test_a_broken_manifest_is_named(place):
 
 def test_the_console_cannot_write(place):
     b.trading_day(url(place), trades=5)
-    with data._reader(url(place)).connect() as c, pytest.raises(sa.exc.OperationalError, match="readonly"):
+    with data.reader(url(place)).connect() as c, pytest.raises(sa.exc.OperationalError, match="readonly"):
         c.execute(tables.positions.delete())
 
 

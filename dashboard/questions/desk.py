@@ -1,7 +1,8 @@
 """Where do we stand, and is it healthy?"""
 import streamlit as st
 
-from dashboard import data, health, tables, ui
+from dashboard import data, health, standing, tables, ui
+from engine import facts
 from store import figures
 
 ROLLING = 50
@@ -26,6 +27,22 @@ def latest_ms(run: str) -> float | None:
     return max(newest, default=None)
 
 
+def kills_in_force() -> dict[str, str]:
+    """The KILLs that stand, by id with who and why; nothing where the ledger cannot be read, which other parts of the page say."""
+    try:
+        return standing.seen().state.kills
+    except data.Missing:
+        return {}
+
+
+@ui.live(2)
+def state() -> None:
+    """All that stands between a signal and an order."""
+    seen = standing.seen()
+    if seen.at:
+        ui.trading(seen, data.settings(), standing.waiting(seen))
+
+
 def active_model() -> str:
     """The id of the model that trades; empty where there is none, or the registry cannot be read (its own page says why)."""
     try:
@@ -40,10 +57,10 @@ def answer(vitals: health.Vitals) -> tuple[str, str, str]:
         return ("bad", "The services are down.", f"Nobody answers on the metrics ports ({data.settings().ports.metrics} and up): "
                 "make demo starts everything. What stands below is what the ledger remembers.")
     if vitals.halted:
-        standing = data.kills()
-        return ("bad", "Halted: a kill is in force." if len(standing) < 2 else f"Halted: {len(standing)} kills are in force.",
-                " · ".join(["Nothing is opened; positions are being closed", *(f"{why} ({name})" for name, why in standing.items()),
-                            "python -m scripts.release_kill ends it"]))
+        kills = kills_in_force()
+        return ("bad", "Halted: a kill is in force." if len(kills) < 2 else f"Halted: {len(kills)} kills are in force.",
+                " · ".join(["Nothing is opened; positions are being closed", *(f"{why} ({name})" for name, why in kills.items()),
+                            "Does it trade? (or python -m scripts.release_kill) ends it"]))
     sick = vitals.sick()
     if sick:
         return ("warn", f"{len(vitals.lights) - len(sick)} of {len(vitals.lights)} services are ready.",
@@ -65,7 +82,7 @@ def money(run: str) -> None:
     won = float((last["net_usd"] > 0).mean()) if len(last) else None
     n_fills, maker = int(fills["n"].sum()), int(fills.loc[fills["maker"].astype(bool), "n"].sum())
     decided, allowed = int(counts["n"].sum()), int(counts.loc[counts["allowed"].astype(bool), "n"].sum())
-    open_now = int((held["qty"].abs() > 1e-12).sum())
+    open_now = int((held.loc[~held["symbol"].str.endswith(" twin"), "qty"].abs() > 1e-12).sum())
     exposure = vitals.exposure_usd if vitals.answered else None
     ui.cards([
         ui.Card("Equity, realised", ui.number(start + net), "USD", f"started with {start:,.0f} · {net / start:+.2%}".replace("-", "−")),
@@ -79,6 +96,10 @@ def money(run: str) -> None:
         ui.Card("Allowed", f"{allowed:,}", f"of {decided:,}", f"{decided - allowed:,} refused, each with a reason",
                 share=allowed / decided if decided else 0),
     ])
+    if len(apart := data.apart_sums(run)):
+        said = {facts.TWIN: "paper twins of real entries", "paper": "on paper after a CRIT"}
+        st.html('<div class="none">Counted apart, in none of these figures: ' + " · ".join(
+            f"{said.get(r.route, r.route)}: {r.n:,} closed, {ui.usd(r.net_usd)} USD net" for r in apart.itertuples()) + "</div>")
 
 
 @ui.live(5)
@@ -114,7 +135,8 @@ def book(run: str) -> None:
     with one.container(key="panel-positions", height="stretch"):
         held = data.positions()
         ui.heading("Positions", "signed, base units")
-        ui.table(held.sort_values("qty", key=lambda q: q.abs() < 1e-12), tables.POSITIONS, "Nothing held, nothing traded yet.")
+        held = held.assign(apart=held["symbol"].str.endswith(" twin"), flat=held["qty"].abs() < 1e-12)
+        ui.table(held.sort_values(["apart", "flat"], kind="stable"), tables.POSITIONS, "Nothing held, nothing traded yet.")
     with two.container(key="panel-orders", height="stretch"):
         waiting = data.orders(run, waiting=True, most=8)
         ui.heading("Open orders", "waiting at the venue")
@@ -144,6 +166,7 @@ def verdicts(run: str) -> None:
 if ui.waits_for(data.runs):
     chosen = ui.choose_run()
     pulse(chosen)
+    state()
     money(chosen)
     pictures(chosen)
     book(chosen)
