@@ -109,7 +109,7 @@ def waterfall(d: Decision, height: int = 280) -> go.Figure:
 def ladder(levels: pd.DataFrame, side: str, touches: pd.DataFrame, lines: Mapping[str, float], since_ms: int, now_ms: int,
            book: pd.DataFrame | None = None, height: int = 420) -> go.Figure:
     """An entry's levels beside its market: to the left best bid and ask over time with every level from its sending on, to the right
-    quantities at each price, own ones in colour over the book's.
+    quantities at each price, own ones in colour over the book's, closer.
 
     `levels` needs `price`, `qty`, `filled`, `p`, `state`; `touches` `ts_ms`, `bid`, `ask`; `book` `price`, `qty`, `side` (BUY: bids);
     `lines` are named prices (stop, target, average). Only lines near the market are drawn, so that the levels stay apart.
@@ -117,7 +117,7 @@ def ladder(levels: pd.DataFrame, side: str, touches: pd.DataFrame, lines: Mappin
     if levels.empty:
         return nothing("No level is live", height)
     own = ACCENT if side == BUY else TEXT
-    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, column_widths=[0.68, 0.32], horizontal_spacing=0.015)
+    figure = make_subplots(rows=1, cols=2, column_widths=[0.64, 0.36], horizontal_spacing=0.08)
     figure.update_layout(template=TEMPLATE, height=height)
     first = since_ms
     if len(touches):
@@ -126,7 +126,7 @@ def ladder(levels: pd.DataFrame, side: str, touches: pd.DataFrame, lines: Mappin
         first = min(first, int(touches["ts_ms"].iloc[0]))
         for name, colour in (("bid", PROFIT), ("ask", LOSS)):
             figure.add_scatter(x=when, y=touches[name].iloc[keep], name=f"best {name}", mode="lines", row=1, col=1,
-                               line={"color": colour, "width": 1.3, "shape": "hv"}, hovertemplate=f"{name} %{{y:,.10g}}<extra></extra>")
+                               line={"color": colour, "width": 1.3, "shape": "hv"}, hovertemplate=f"{name} %{{y:,.8~f}}<extra></extra>")
     span = [market_time(pd.Series([since_ms, max(now_ms, since_ms + 1)]))]
     for row in levels.itertuples():
         waits = row.state == "entering"
@@ -134,7 +134,7 @@ def ladder(levels: pd.DataFrame, side: str, touches: pd.DataFrame, lines: Mappin
         figure.add_scatter(x=span[0], y=[row.price, row.price], mode="lines+text", text=["", label], textposition="top left", row=1, col=1,
                            textfont={"size": 11, "color": own if waits else MUTED}, showlegend=False,
                            line={"color": own, "width": 2 if waits else 1, "dash": "solid" if waits else "dot"},
-                           hovertemplate=f"{label} at <b>%{{y:,.10g}}</b><extra></extra>")
+                           hovertemplate=f"{label} at <b>%{{y:,.8~f}}</b><extra></extra>")
     prices = [*levels["price"], *(touches[["bid", "ask"]].iloc[-200:].to_numpy().ravel() if len(touches) else ())]
     low, high = min(prices), max(prices)
     room = max((high - low), low * 2e-5)
@@ -148,15 +148,19 @@ def ladder(levels: pd.DataFrame, side: str, touches: pd.DataFrame, lines: Mappin
         for name, colour in ((BUY, PROFIT), ("SELL", LOSS)):
             part = book[book["side"] == name]
             figure.add_bar(y=part["price"], x=part["qty"], orientation="h", marker={"color": faint(colour, 0.35)}, row=1, col=2,
-                           name="the book", showlegend=False, hovertemplate="%{x:,.10g} at %{y:,.10g}<extra>the book</extra>")
-        low, high = min(low, book["price"].min()), max(high, book["price"].max())
+                           name="the book", showlegend=False, hovertemplate="%{x:,.8~f} at %{y:,.8~f}<extra>the book</extra>")
     open_qty = (levels["qty"] - levels["filled"].fillna(levels["qty"])).clip(lower=0)
     for name, qty, colour in (("own, waits", open_qty, own), ("own, filled", levels["filled"].fillna(0.0), faint(own, 0.45))):
         figure.add_bar(y=levels["price"], x=qty, orientation="h", name=name, row=1, col=2,
                        marker={"color": colour, "line": {"color": SURFACE, "width": 1}},
-                       hovertemplate=f"%{{x:.10g}} {name} at %{{y:,.10g}}<extra></extra>")
+                       hovertemplate=f"%{{x:,.8~f}} {name} at %{{y:,.8~f}}<extra></extra>")
     figure.update_xaxes(title="base units at a price", row=1, col=2, type="log" if book is not None and len(book) else "linear")
-    figure.update_yaxes(tickformat=",.10g", range=[low - 0.08 * (high - low or room), high + 0.12 * (high - low or room)])
+    figure.update_yaxes(tickformat=",.8~f")
+    figure.update_yaxes(range=[low - 0.08 * (high - low or room), high + 0.12 * (high - low or room)], row=1, col=1)
+    near = sorted({*levels["price"], *(book["price"] if book is not None else ())})
+    pitch = min((b - a for a, b in zip(near, near[1:])), default=room / 20)
+    figure.update_traces(width=0.85 * pitch, selector={"type": "bar"})
+    figure.update_yaxes(range=[near[0] - 2 * pitch, near[-1] + 2 * pitch], side="right", row=1, col=2)
     figure.update_layout(barmode="overlay", hovermode="closest")
     if len(touches):
         figure.update_xaxes(range=[*market_time(pd.Series([max(first, now_ms - 300_000), now_ms + 1500]))], row=1, col=1)

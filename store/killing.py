@@ -1,8 +1,8 @@
 """A KILL, a CRIT or a RELEASE as a person gives it: the one way that the commands and the console share.
 
-A KILL (or CRIT) is a file in `data/controls/` first, then a record on the broker, and each is tried whatever became of the other: a desk that is
-down takes the file, the executor hears the record while the desk hangs. A RELEASE is for every service: it goes by the broker or not at
-all. Whether either is in force says the ledger alone.
+A KILL (or CRIT) is a file in `data/controls/` first, then a record on the broker, and each is tried whatever became of the other: a desk
+that is down takes the file, the executor hears the record while the desk hangs. A RELEASE is for every service: it goes by the broker or
+not at all. Whether either is in force says the ledger alone.
 """
 import re
 import time

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from config.settings import Settings
 from engine.desk import Desk
 from engine.facts import Market
+from engine.sizing.collateral import Worth
 from engine.state import State
 from store import tables
 from store.audit import HostDesk, answers_of, differing
@@ -38,7 +39,7 @@ class Touch(msgspec.Struct, frozen=True, array_like=True):
 
 class Seen(msgspec.Struct, frozen=True):
     """A look. `state` is a copy; `at` the transaction that it stands after, `behind` how many follow that were not reached in time;
-    `trading` ACTIVE, REDUCING or HALTED; `depth` the base units of the first levels of bid and ask by symbol, as the Desk reads them."""
+    `trading` ACTIVE, REDUCING or HALTED; `depth` the base units of the first levels of bid and ask by symbol, as the Desk reads them; `collateral` its price in force."""
     state: State
     trading: str
     at: int
@@ -46,6 +47,7 @@ class Seen(msgspec.Struct, frozen=True):
     differs: int
     touches: dict[str, list[Touch]]
     depth: dict[str, tuple[float, float]]
+    collateral: Worth
 
 
 class Mirror:
@@ -85,7 +87,8 @@ class Mirror:
             pass
         state = msgspec.msgpack.decode(self.desk.snapshot(), type=State)
         return Seen(state, self.desk.trading, self.at, max(0, head - self.at), self.differs,
-                    {symbol: list(some) for symbol, some in self.touches.items()}, dict(self.depth))
+                    {symbol: list(some) for symbol, some in self.touches.items()}, dict(self.depth),
+                    self.desk.entering.collateral(self.desk.state))
 
     def _restore(self) -> None:
         """From the newest snapshot that is what was written; where none is, on from here."""

@@ -132,7 +132,7 @@ def test_a_size_is_explained_from_what_was_allotted_to_what_was_sent(desk):
     assert f"▶ {d.cap.replace('_', ' ')}" in said
     for cap in d.sized.caps:
         assert cap.name.replace("_", " ") in said and (f"{cap.usd:,.2f}" in said if cap.usd < float("inf") else True)
-    assert f"{d.qty:g} at" in said and f"{d.margin_usd:,.2f} USD margin" in said and d.choice.arm in said and "hint: 1 USD" in said
+    assert f"{d.qty:g} at" in said and f"{d.margin_usd:,.2f} USD margin" in said and d.choice.arm in said and "hint: 1 USD a USDT" in said
     steps = figures_desk.steps(d)
     assert steps[0] == ("allotted", d.sized.wanted_usd) and sum(usd for _, usd in steps) == pytest.approx(d.margin_usd)
 

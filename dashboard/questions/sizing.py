@@ -8,10 +8,11 @@ from dashboard import data, decided, standing, ui
 from engine import metrics as m
 from engine.facts import Decision
 from engine.sizing.caps import NAMES
-from engine.sizing.collateral import worth
+from engine.sizing.collateral import HINT
 from engine.sizing.risk import FACTORS
 from store import figures_desk as figures
 from store.figures import words
+from store.mirror import Seen
 
 CAP_WORDS = {
     "arm_cap": "the execution arm's part of what the policy allotted", "wallet_free": "the free balance",
@@ -33,16 +34,16 @@ def caps_table(d: Decision) -> pd.DataFrame:
                           "binds": name == d.cap, "what": CAP_WORDS[name]} for name in NAMES], dtype=object)
 
 
-def collateral(source: str) -> str:
-    """Where the price of the collateral comes from, and how old it may be."""
-    settings = data.settings()
+def collateral(seen: Seen) -> tuple[str, str]:
+    """The source of the collateral's price now; and in words the price, its age, and how old it may be."""
+    settings, worth = data.settings(), seen.collateral
     rules, unit = settings.sizing.collateral, settings.desk.collateral
-    now = worth(rules, 0)
-    price = "no price: the USD cap is suspended" if now.usd is None else f"{now.usd:g} USD a {unit}"
-    why = {"db": f"from the archive, at most {rules.maxAgeMs / 1000:g} s old",
-           "hint": f"the settings' hint: no archived price is younger than {rules.maxAgeMs / 1000:g} s; a hint has no age",
-           "missing": "no archived price that is young enough, and no hint"}
-    return f"{source or now.source}: {price} ({why[source or now.source]})"
+    touch, most = seen.state.touches.get(rules.symbol), f"{rules.maxAgeMs / 1000:g} s is the most"
+    age = "nobody follows a price of it"
+    if touch is not None:
+        age = f"{rules.symbol} is {(seen.state.now_ms - touch.ts_ms) / 1000:,.1f} s old, {most}"
+    price = "no price: the USD cap is suspended" if worth.usd is None else f"{worth.usd:g} USD a {unit}"
+    return worth.source, f"{worth.source}: {price}" + (f", the settings' hint ({age})" if worth.source == HINT else f" ({age})")
 
 
 def share(counts: dict[str, float]) -> str:
@@ -66,9 +67,7 @@ def over_time() -> None:
     by = sizes["cap"].value_counts() if n else pd.Series(dtype=int)
     scaled = sizes["multiplier"].dropna() if n else pd.Series(dtype=float)
     notional = float((sizes["qty"] * sizes["price"]).sum()) if n else 0.0
-    newest = decided.order(f"E-{sizes['id'].iloc[0][2:]}") or decided.order(f"T-{sizes['id'].iloc[0][2:]}") if n else None
-    source = newest.decision.sized.source if newest and newest.decision and newest.decision.sized else ""
-    source = source or max(sources, key=lambda s: sources[s], default="") if any(sources.values()) or source else ""
+    source, age = collateral(standing.seen())
     ui.cards([
         ui.Card("Entries sized and sent", f"{n:,}", "", "of this time"),
         ui.Card("Planned volume", ui.number(notional, 0), "USD", f"{notional / n:,.0f} USD an entry" if n else "nothing planned"),
@@ -79,8 +78,8 @@ def over_time() -> None:
                 share=float(scaled.mean()) if len(scaled) else 0),
         ui.Card("All sizings, refused too", f"{sum(totals.values()):,.0f}" if totals else "–", "",
                 share(totals) or "since the services began"),
-        ui.Card("Collateral's price", source or "–", "", share(sources) if len([v for v in sources.values() if v]) > 1 else "its source")])
-    st.html(f'<div class="none">{escape(collateral(source))}</div>')
+        ui.Card("Collateral's price", source, "", share(sources) or "its source")])
+    st.html(f'<div class="none">Collateral: {escape(age)}</div>')
     left, mid, right = st.columns([1.2, 0.9, 1])
     with left.container(key="panel-caps", height="stretch"):
         ui.heading("Limiting cap", "share of the sizes, by market time")
@@ -134,7 +133,8 @@ def explain(d: Decision) -> None:
     with right:
         ui.table(caps_table(d), COLUMNS, "")
     rest = (f"{d.qty:g} at {ui.price(d.price)} = {d.qty * d.price:,.2f} USD notional, {d.margin_usd:,.2f} USD margin at {d.leverage:g}×"
-            f" · note {z.note} · arm {d.choice.arm if d.choice else '–'} · {collateral(z.source)}")
+            f" · note {z.note} · arm {d.choice.arm if d.choice else '–'}"
+            f" ({decided.arm_words(d.choice.arm) if d.choice else ''}) · price of the collateral: {z.source}")
     st.html(f'<div class="none">{escape(rest)}</div>')
 
 
