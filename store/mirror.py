@@ -39,8 +39,8 @@ class Touch(msgspec.Struct, frozen=True, array_like=True):
 
 class Seen(msgspec.Struct, frozen=True):
     """A look. `state` is a copy; `at` the transaction that it stands after, `behind` how many follow that were not reached in time;
-    `trading` ACTIVE, REDUCING or HALTED; `depth` the base units of the first levels of bid and ask by symbol, as the Desk reads them; `collateral` its price in
-    force."""
+    `trading` ACTIVE, REDUCING or HALTED; `depth` the base units of the first levels of bid and ask by symbol, as the Desk reads them;
+    `collateral` its price in force."""
     state: State
     trading: str
     at: int
