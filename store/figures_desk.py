@@ -3,6 +3,7 @@
 As in `store/figures.py`: tables in, a figure out, market time in UTC, money in USD, an empty table draws an empty figure that says so.
 """
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -158,7 +159,7 @@ def ladder(levels: pd.DataFrame, side: str, touches: pd.DataFrame, lines: Mappin
     figure.update_yaxes(tickformat=",.8~f")
     figure.update_yaxes(range=[low - 0.08 * (high - low or room), high + 0.12 * (high - low or room)], row=1, col=1)
     near = sorted({*levels["price"], *(book["price"] if book is not None else ())})
-    pitch = min((b - a for a, b in zip(near, near[1:])), default=room / 20)
+    pitch = min((b - a for a, b in pairwise(near)), default=room / 20)
     figure.update_traces(width=0.85 * pitch, selector={"type": "bar"})
     figure.update_yaxes(range=[near[0] - 2 * pitch, near[-1] + 2 * pitch], side="right", row=1, col=2)
     figure.update_layout(barmode="overlay", hovermode="closest")
