@@ -7,10 +7,14 @@ import argparse
 from typing import Any
 
 from config import settings as config
+from flows.resolve_fill_threshold import resolve_fill_threshold
 from flows.train import train_model
+from flows.train_fill_model import train_fill_model
 
 DEPLOYMENTS = (
     (train_model, "Labels what the archive holds, trains, and registers the model; the first becomes active"),
+    (train_fill_model, "Round trips of the desk's fills, a fill model on the earlier ones, its evaluation on the later ones"),
+    (resolve_fill_threshold, "What the evaluation recommends, and the go/no-go table of the running gate; changes nothing"),
 )
 
 

@@ -195,7 +195,7 @@ def test_no_ledger_is_an_error_that_names_it(tmp_path, capsys):
 @pytest.mark.recorded
 @pytest.mark.parametrize("name, trips_", [("hummingbot_fills", 60), ("binance_spot_BTCUSDT_own_maker_fills_2022", 300)])
 def test_a_recorded_order_log_becomes_trips(recordings, tmp_path, name, trips_):
-    path = recordings / "orders" / f"{name}.parquet"
+    path = recordings.parent / "orders" / f"{name}.parquet"
     if not path.is_file():
         pytest.skip(f"{path} is not among the recordings")
     assert run(build_fill_dataset_v1, "--fixture", path, "--out-dir", tmp_path) == 0

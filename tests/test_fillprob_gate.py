@@ -1,5 +1,6 @@
 """The gate: what it blocks, what it never does, and the breaker that keeps it from blocking too much."""
 import json
+from functools import cache
 
 import msgspec
 import pytest
@@ -34,6 +35,7 @@ from engine.fillprob.model_v0 import FillModelV0
 from engine.fillprob.placement import placement_of
 from engine.fillprob.telemetry import FillProbTelemetry, seen
 from engine.fillprob.threshold import decide
+from engine.settings import FillProb
 from store.exporter import Exporter
 
 MODEL = FillModelV0({"long|0|1|0": 2000, "short|0|1|0": 8000}, 6000, 10)
@@ -44,8 +46,12 @@ LOW, HIGH = Act(PLACE, "BTCUSDT", BUY, 50.0, 1.0), Act(PLACE, "BTCUSDT", SELL, 5
 def gate(model=MODEL, threshold=2500, state=None, **env: str) -> FillProbGate:
     names = {"enforce": "MODEL_ENFORCE", "evidence": "PROB_EVIDENCE", "symbols": "PROB_ENFORCE_SYMBOLS",
              "pct": "PROB_CB_MAX_BLOCK_RATE_PCT", "window": "PROB_CB_WINDOW_SECONDS", "samples": "PROB_CB_MIN_SAMPLES"}
-    rules = shipped(**{f"GRINDER_FILL_{names[key]}": value for key, value in {"enforce": "1", **env}.items()}).fill_prob
-    return FillProbGate(rules, model, threshold, state)
+    return FillProbGate(rules(tuple((names[key], value) for key, value in {"enforce": "1", **env}.items())), model, threshold, state)
+
+
+@cache
+def rules(env: tuple[tuple[str, str], ...]) -> FillProb:
+    return shipped(**{f"GRINDER_FILL_{name}": value for name, value in env}).fill_prob
 
 
 def test_an_order_below_the_threshold_is_blocked_and_one_at_it_is_not():
@@ -108,8 +114,8 @@ def test_only_listed_symbols_are_enforced_and_the_others_watched():
 
 
 def test_a_threshold_of_0_blocks_nothing_and_is_a_threshold():
-    rules = shipped(GRINDER_FILL_MODEL_ENFORCE="1", GRINDER_FILL_PROB_MIN_BPS="0").fill_prob
-    assert rules.min_bps == 0 and FillProbGate(rules, FillModelV0({}, 0, 1)).judge(LOW, T0).verdict == ALLOW
+    zero = rules((("MODEL_ENFORCE", "1"), ("PROB_MIN_BPS", "0")))
+    assert zero.min_bps == 0 and FillProbGate(zero, FillModelV0({}, 0, 1)).judge(LOW, T0).verdict == ALLOW
 
 
 def test_evidence_is_for_what_was_blocked_or_watched_and_its_bytes_check():

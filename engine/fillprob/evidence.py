@@ -2,6 +2,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from engine.fillprob.ceremony import VERSION as TABLE_VERSION
 from engine.fillprob.documents import (
     BAD_TYPE,
     MISSING_FIELD,
@@ -17,7 +18,12 @@ from engine.fillprob.documents import (
 from engine.fillprob.threshold import VERSION as RESOLUTION_VERSION
 
 VERSION = "fill_prob_evidence_v1"
-VERSIONS = (VERSION, RESOLUTION_VERSION)
+# of each kind the whole numbers and the texts that it must have
+FIELDS = {
+    VERSION: (("ts_ms", "prob_bps", "threshold_bps"), ("verdict",)),
+    RESOLUTION_VERSION: (("ts_ms", "recommended_bps", "configured_bps", "effective_bps"), ("mode", "eval_sha256", "model_manifest_sha256")),
+    TABLE_VERSION: (("ts_ms",), ("kind", "verdict")),
+}
 FOLDER = "fill_prob"
 NO_MODEL: dict[str, int | None] = {"global_prior_bps": None, "n_bins": None, "n_train_rows": None}
 
@@ -39,6 +45,8 @@ def name_of(artifact: Mapping[str, Any]) -> str:
     """
     if artifact["artifact_version"] == RESOLUTION_VERSION:
         return f"threshold_resolution_{artifact['ts_ms']}"
+    if artifact["artifact_version"] == TABLE_VERSION:
+        return f"go_no_go_{artifact['ts_ms']}"
     return f"{artifact['ts_ms']}_{artifact['verdict']}_{artifact['action']['symbol']}"
 
 
@@ -61,11 +69,9 @@ def checked(blob: bytes | None, beside: bytes | None, name: str) -> dict[str, An
         raise Refused(SHA256_MISMATCH, differ(want, got))
     artifact = parsed(blob, name)
     version = artifact.get("artifact_version")
-    if version not in VERSIONS:
-        raise Refused(SCHEMA_UNSUPPORTED, f"{name}: artifact_version: {version!r} is none of {', '.join(VERSIONS)}")
-    numbers = ("ts_ms", "recommended_bps", "configured_bps", "effective_bps") if version == RESOLUTION_VERSION else (
-        "ts_ms", "prob_bps", "threshold_bps")
-    texts = ("mode", "eval_sha256", "model_manifest_sha256") if version == RESOLUTION_VERSION else ("verdict",)
+    if not isinstance(version, str) or version not in FIELDS:
+        raise Refused(SCHEMA_UNSUPPORTED, f"{name}: artifact_version: {version!r} is none of {', '.join(FIELDS)}")
+    numbers, texts = FIELDS[version]
     for key in (*numbers, *texts):
         if key not in artifact:
             raise Refused(MISSING_FIELD, f"{name}: {key}: missing")
