@@ -20,6 +20,7 @@ from engine.facts import (
     CRIT,
     DONE,
     ENTRY,
+    GATING,
     HEALTH,
     KILL,
     REJECTED,
@@ -40,6 +41,8 @@ from engine.facts import (
     candidate_id,
     releasing,
 )
+from engine.fillprob.gate import Gating
+from engine.fillprob.model_v0 import FillModelV0
 from engine.portfolio import CANCELLING
 from engine.rewards.attribution import Attributed, Missed
 from engine.scoring.features import FEATURES
@@ -49,7 +52,7 @@ T = 1_700_000_000_000
 START = {"BTCUSDT": 60_000.0, "ETHUSDT": 3_000.0, "SOLUSDT": 150.0}
 # what may happen, and how often in a long walk; scores come more often than a market's own would
 WHAT = {"market": 8, "score": 6, "accept": 4, "fill": 10, "cancel": 4, "done": 5, "reject": 1, "late": 1, "owed": 2, "again": 2, "tick": 2,
-        "kill": 0.03, "release": 0.3, "crit": 0.03, "health": 0.3, "odd": 0.2, "death": 0.1}
+        "kill": 0.03, "release": 0.3, "crit": 0.03, "health": 0.3, "gating": 0.2, "odd": 0.2, "death": 0.1}
 ROUNDS = 400         # of an orderly venue after which nothing may be left
 CENT = 0.005
 
@@ -184,6 +187,8 @@ class Walk:
             self.feed(Control(f"c{self.n}", RELEASE, "t", "t", 0, self.now, releasing(list(self.desk.state.kills))))
         elif what == "health":
             self.feed(Control(f"c{self.n}", HEALTH, "t", "t", 0, self.now, {"lag": "9900", "in_flight": str(int(u * 120))}))
+        elif what == "gating":
+            self.feed(Control(f"c{self.n}", GATING, "t", "t", 0, self.now, self.gating(u, k).details))
         elif what == "death":
             self.die()
         elif what == "again" and self.told:
@@ -194,6 +199,14 @@ class Walk:
         elif at is not None:
             self.answer(what, at, u)
         self.hold()
+
+    def gating(self, u: float, k: int) -> Gating:
+        """What a start might find: a model or none, enforced or watched, and a breaker that trips soon."""
+        rules = msgspec.structs.replace(self.mind.fill_prob, enforce=k % 3 > 0, evidence=k % 2 > 0, cb_window_seconds=1 + k,
+                                        cb_min_samples=1 + k % 5)
+        bins = {f"{way}|{size}|1|0": round(1e4 * abs(np.sin(u + size + (way == "long")))) for way in ("long", "short") for size in range(5)}
+        model = FillModelV0(bins, 5000, 100).to_json().decode() if k % 4 else "" if k % 8 else "{not a model"
+        return Gating(rules, model, round(u * 9000))
 
     def die(self) -> None:
         """The desk is lost; one that is restored from its last snapshot takes its place."""

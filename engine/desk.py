@@ -16,6 +16,7 @@ from engine.exits import due, patience
 from engine.facts import (
     CRIT,
     ENTRY,
+    GATING,
     HALT,
     HEALTH,
     HOLD,
@@ -41,6 +42,7 @@ from engine.facts import (
     account_of,
     opposite,
 )
+from engine.fillprob.gate import Gating
 from engine.portfolio import CANCELLING, ENTERING, EXITING, OPEN, Entry, Portfolio, Working
 from engine.rewards.attribution import Attributed, Missed
 from engine.rewards.reward import Ended
@@ -65,6 +67,7 @@ class Desk:
         self.entering = Entering(mind)
         equity, mode = mind.desk.equity_usd, FULL if mind.rollout.mode == FULL else PAPER
         self.state = State(Portfolio(equity), Portfolio(equity), self.entering.rewards.state, mode=mode)
+        self.entering.gated(None, self.state)
         self._on: dict[type, Callable[..., list[Out]]] = {
             Market: self.on_market,
             Scored: self.on_scored,
@@ -115,6 +118,7 @@ class Desk:
         """Continues from a snapshot."""
         self.state = msgspec.msgpack.decode(blob, type=State)
         self.entering.rewards.restore(self.state.rewards)
+        self.entering.gated(self.state.gating, self.state)
 
     def weak(self, scored: Scored) -> bool:
         """Whether the score is too low to enter, whatever the account holds."""
@@ -369,6 +373,9 @@ class Desk:
         if control.kind == CRIT and state.safe.on_crit(control.reason, state.now_ms, state.mode, bool(state.kills), self.mind.fail_safe):
             return [self._take_back(e, state.now_ms, HALT) for e in state.portfolio.entries.values()
                     if self.venue.mode == "real" and e.state == ENTERING and not e.asked_ms]
+        if control.kind == GATING and (gating := Gating.of(control.details)) is not None:
+            state.gating = gating
+            self.entering.gated(gating, state)
         if control.kind == HEALTH:
             lag, in_flight = (int(control.details.get(key, "0")) for key in ("lag", "in_flight"))
             state.pressure.on_depth(lag, in_flight, self.mind.backpressure)

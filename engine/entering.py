@@ -13,6 +13,7 @@ import numpy as np
 from engine import guards, policy, reasons
 from engine.execution.ladder import Rung, ladder, rung_id
 from engine.facts import BUY, ENTRY, LIMIT, MAIN, TWIN, Decision, Order, Scored
+from engine.fillprob.gate import PLACE, Act, FillProbGate, Gating, Judged
 from engine.portfolio import Portfolio
 from engine.rewards.attribution import Choice, Rewards
 from engine.rewards.context import context_of
@@ -54,12 +55,23 @@ class Entering:
         self.curve = Formula()
         self.sizer = Sizer(mind.sizing, mind.features, Predictors(Diffusion(mind.sizing.tail), self.curve, Walk()))
         self.rewards = Rewards(mind.rewards, mind.bandit, mind.features)
+        self.gate = FillProbGate(mind.fill_prob, None)
         self.sizings: deque[tuple[str, Sized]] = deque(maxlen=KEPT)     # for who counts them; decisions read nothing of it
+        self.judged: deque[Judged] = deque(maxlen=KEPT)                 # likewise
 
     def drained(self) -> Iterator[tuple[str, Sized]]:
         """The sizings since the last look, refused ones too, with their symbols."""
         while self.sizings:
             yield self.sizings.popleft()
+
+    def verdicts(self) -> Iterator[Judged]:
+        """What the gate had to say since the last look."""
+        while self.judged:
+            yield self.judged.popleft()
+
+    def gated(self, gating: Gating | None, state: State) -> None:
+        """The gate of this start; None: as the settings have it, without a model."""
+        self.gate = gating.gate(state.gate) if gating else FillProbGate(self.mind.fill_prob, None, None, state.gate)
 
     # what it costs nothing to say
 
@@ -161,7 +173,7 @@ class Entering:
 
     def spread(self, scored: Scored, code: str, numbers: str, wish: guards.Wish, sized: Sized, choice: Choice, instrument: Instrument,
                route: str, state: State) -> Entry | policy.Block:
-        """Over the levels of the ladder, past the controls on the order itself, into orders."""
+        """Over the levels of the ladder, past the controls on the order itself and the fill-probability gate, into orders."""
         s, mind, now = scored.signal, self.mind, state.now_ms
         arm, sign, touch = self.rewards.arms[choice.arm], 1 if s.side == BUY else -1, state.touches[s.symbol]
         here, step_bps = moment(s.features, sign), 1e4 * mind.ladder.step_ticks * instrument.tick / s.entry
@@ -180,9 +192,14 @@ class Entering:
         leverage = mind.sizing.leverage
         wanted = sized.wanted_usd * leverage
         price = round(rungs.kept[0].ticks * instrument.tick, 10)
+        judged = self.gate.judge(Act(PLACE, s.symbol, s.side, price, qty), now)
+        if judged.lines or judged.evidence:
+            self.judged.append(judged)
+        if judged.reason:
+            return policy.Block(judged.reason, judged.numbers)
         decision = Decision(
             f"D-{s.id}", scored, code, numbers, qty * price / leverage, sized.cap, qty, price, leverage, route, state.epoch, now, wanted,
-            choice, sized, tuple((r.level, r.ticks, r.lots, r.p) for r in rungs.kept))
+            choice, sized, tuple((r.level, r.ticks, r.lots, r.p) for r in rungs.kept), judged.word)
         expires = now + arm.patience(mind.desk.entry_ttl_ms)
         orders = [
             Order(rung_id(wish.order_id, n), ENTRY, wish.order_id, s.symbol, s.side, round(rung.lots * instrument.lot, 12),

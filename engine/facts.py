@@ -228,6 +228,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False, tag="decision"):
     choice: Choice | None = None
     sized: Sized | None = None
     rungs: tuple[tuple[int, int, int, float], ...] = ()      # of the ladder: level, ticks, lots, fill probability
+    gate: str = ""               # what the fill-probability gate said: verdict and numbers; "" where it had nothing to judge by
 
 
 class Dropped(msgspec.Struct, frozen=True, gc=False, tag="dropped"):
@@ -420,6 +421,7 @@ class Outcomes(msgspec.Struct, frozen=True, gc=False, tag="outcomes"):
 
 
 KILL, RELEASE, WRITE_OFF, MODE_SWITCH, HEALTH, CRIT = "KILL", "RELEASE", "WRITE_OFF", "MODE_SWITCH", "HEALTH", "CRIT"
+GATING = "GATING"
 
 
 def releasing(kills: Iterable[str]) -> dict[str, str]:
@@ -431,7 +433,7 @@ class Control(msgspec.Struct, frozen=True, gc=False, tag="control"):
     """A change to the desk, by whom and why; `details` holds the kind's own values as text.
 
     A KILL of the reconciler's: `differences`, what it found. A RELEASE: `kills`, a JSON list of the ids that it ends. A WRITE_OFF: `entry`
-    and the `price` at which it leaves the books.
+    and the `price` at which it leaves the books. A GATING: `gating`, what a start found for the fill-probability gate (`Gating`, JSON).
     """
     id: str
     kind: str

@@ -2,6 +2,7 @@
 import msgspec
 
 from engine.execution.admission import Pressure, Safe, Warmth
+from engine.fillprob.gate import GateState, Gating
 from engine.portfolio import Portfolio
 from engine.rewards.attribution import RewardState
 from engine.watch import Watch
@@ -41,6 +42,8 @@ class State(msgspec.Struct):
     pressure: Pressure = msgspec.field(default_factory=Pressure)
     safe: Safe = msgspec.field(default_factory=Safe)
     spent: Spent = msgspec.field(default_factory=Spent)
+    gating: Gating | None = None       # by what the fill-probability gate judges, and what it remembers
+    gate: GateState = msgspec.field(default_factory=GateState)
 
     @property
     def halted(self) -> str:

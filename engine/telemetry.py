@@ -27,6 +27,7 @@ from engine.facts import (
     ScoredBatch,
     account_of,
 )
+from engine.fillprob.telemetry import FillProbTelemetry
 from engine.rewards.attribution import Attributed, Missed
 from engine.rewards.telemetry import RewardTelemetry
 from engine.settings import Markout
@@ -49,7 +50,7 @@ class Telemetry:
     """Counts what the Desk heard and said into a meter; `log` takes S4's lines, a run of the same refusal once."""
 
     def __init__(self, meter: m.Meter, log: Callable[[str], object] | None = None, quiet: Iterable[str] = (reasons.BLOCK_LOW_CONFIDENCE,),
-                 markout: Markout = SHORT):
+                 markout: Markout = SHORT, evidence: Callable[[dict], object] | None = None):
         self.meter, self.log, self.quiet = meter, log or (lambda line: None), frozenset(quiet)
         self.won: dict[str, deque[bool]] = {}
         self.rates = Rates(LAST)
@@ -57,6 +58,7 @@ class Telemetry:
         self.counted: dict[tuple, int] | None = None      # what the guards' own counts were when they were last looked at
         self.markouts = Markouts(markout.window, markout.late_ms)
         self.rewards = RewardTelemetry(meter, self.log)
+        self.fill_prob, self.evidence, self.gated = FillProbTelemetry(meter), evidence or (lambda artifact: None), (0, 0)
         self.twins_usd = 0.0
         self.refused: dict[str, str] = {}       # the last reason said of each symbol: a run of the same is one line, and a count
 
@@ -76,6 +78,26 @@ class Telemetry:
         for symbol, sized in desk.entering.drained():
             counted(self.meter, symbol, sized)
         self.guarded(desk.state.watch, desk.state.pressure, desk.state.safe)
+        for judged in desk.entering.verdicts():
+            for line in judged.lines:
+                self.log(line)
+            if judged.evidence is not None:
+                self.evidence(judged.evidence)
+        gate = desk.entering.gate
+        if (seen := (gate.state.checks, gate.state.bypassed)) != self.gated:
+            self.gated = seen
+            self.fill_prob.on(gate)
+
+    def restored(self, desk: Desk) -> None:
+        """A Desk came back: what an earlier life counted is not counted again; evidence that it may not have left is left now."""
+        self.guarded(desk.state.watch, desk.state.pressure, desk.state.safe)
+        for _ in desk.entering.drained():
+            pass
+        for judged in desk.entering.verdicts():
+            if judged.evidence is not None:
+                self.evidence(judged.evidence)
+        self.fill_prob.on(desk.entering.gate)
+        self.gated = desk.state.gate.checks, desk.state.gate.bypassed
 
     def heard(self, fact) -> None:
         """A fact that the Desk consumed."""
@@ -174,6 +196,7 @@ class Telemetry:
         meter.set(m.EXPOSURE_USD, portfolio.total_exposure_usdt)
         meter.set(m.OPEN_ORDERS, sum(not o.settled for o in portfolio.orders.values()))
         meter.set(m.HALTED, 1 if desk.state.kills or stuck else 0)
+        self.fill_prob.on(desk.entering.gate)
         for symbol, qty in portfolio.positions.items():
             meter.set(m.POSITION_QTY, qty, symbol=symbol)
 

@@ -17,7 +17,7 @@ import pandas as pd
 from config import settings as config
 from engine.facts import Dropped, Fill, Frame, Order, Outcome, ScoredBatch
 from scripts._arguments import ended, filled, positive
-from store import disk, importers
+from store import disk, fill_model, importers
 from store.archive import ArchiveError
 from store.closed import Closed, Digests, frames_of
 from store.scorer import Scorer
@@ -72,7 +72,10 @@ def market_of(args: argparse.Namespace) -> tuple[config.Settings, Scorer, dict[s
 def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settings, Closed]:
     """Settings and the closed loop that the arguments ask for."""
     settings, scorer, frames = market_of(args)
-    return settings, Closed(settings, scorer, frames, args.session, finish=finish)
+    found = fill_model.opened(settings, time.time_ns() // 1_000_000, keep=False)
+    for line in found.lines:
+        print(line, file=sys.stderr)
+    return settings, Closed(settings, scorer, frames, args.session, finish=finish, gating=fill_model.gating(settings, found))
 
 
 @disk.told("backtest")

@@ -10,7 +10,8 @@ import numpy as np
 from config.settings import Settings
 from engine.desk import Desk
 from engine.execution.matching import Matching
-from engine.facts import Cancel, Candidate, Dropped, Fill, Frame, Order, Outcome, Scored, ScoredBatch
+from engine.facts import GATING, Cancel, Candidate, Control, Dropped, Fill, Frame, Order, Outcome, Scored, ScoredBatch
+from engine.fillprob.gate import Gating
 from engine.loop import Road, run
 from engine.rewards.attribution import Attributed, Missed
 from engine.scoring.signals import SignalEngine
@@ -30,9 +31,11 @@ class Closed:
     """Desk, signals, scorer and venue over frames; iterate it for (symbol, fact, answers)."""
 
     def __init__(self, settings: Settings, scorer: Scorer, frames: dict[str, Iterator[Frame]], session: str = "arch", batch: int = 1,
-                 finish: bool = True):
+                 finish: bool = True, gating: Gating | None = None):
         self.settings, self.finish = settings, finish
         self.desk = Desk(settings)
+        if gating is not None:
+            self.desk.on(Control("gating-0", GATING, "closed", "as a start would find it", 0, 0, gating.details))
         score = scored_by(scorer)
         self.roads: dict[str, Road] = {}
         for symbol, source in frames.items():

@@ -12,6 +12,7 @@ from engine.fillprob import evaluation, model_v0, threshold
 from engine.fillprob.dataset import Roundtrip
 from engine.fillprob.documents import SHA256_MISMATCH, Refused, parsed, pinned, sha256
 from engine.fillprob.evaluation import COST_RATIO, evaluate
+from engine.fillprob.gate import Gating
 from engine.fillprob.model_v0 import FillModelV0
 from store import evidence
 from store.artifacts import publish, read
@@ -88,8 +89,16 @@ class Opened(NamedTuple):
     evidence: Path | None
 
 
-def opened(settings: Settings, now_ms: int) -> Opened:
-    """Loads the model and resolves the threshold, once, at a service's start; `now_ms` is the clock's. Never raises for a file."""
+def gating(settings: Settings, found: Opened) -> Gating:
+    """The same as the Desk hears it."""
+    return Gating(settings.fill_prob, found.model.to_json().decode() if found.model else "", found.threshold.effective_bps)
+
+
+def opened(settings: Settings, now_ms: int, keep: bool = True) -> Opened:
+    """Loads the model and resolves the threshold, once, at a service's start; `now_ms` is the clock's. Never raises for a file.
+
+    `keep`: the resolution leaves its evidence; a backtest's start is none.
+    """
     s = settings.fill_prob
     model, lines, result = None, [], None
     if s.model_dir and s.model_enabled:
@@ -102,7 +111,7 @@ def opened(settings: Settings, now_ms: int) -> Opened:
     got = threshold.decide(result, s.min_bps, s.auto_threshold)
     lines += threshold.lines(got, s.eval_dir)
     proof, path = threshold.artifact(got, now_ms, s.eval_dir), None
-    if proof is not None and s.artifact_dir:
+    if proof is not None and s.artifact_dir and keep:
         path, line = kept(at(s.artifact_dir), proof)
         lines += [line] if line else []
     return Opened(model, got, tuple(lines), path)

@@ -14,6 +14,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.desk import Desk
 from engine.facts import (
+    GATING,
     HEALTH,
     UNKNOWN,
     Approved,
@@ -37,6 +38,7 @@ from engine.facts import (
     cut,
     market_of,
 )
+from engine.fillprob.gate import Gating
 from engine.lane import FOREVER, Lane
 from engine.rewards.attribution import Attributed, Missed
 from engine.telemetry import Telemetry
@@ -132,7 +134,7 @@ class DeskHost:
                 self.refolded += 1
         for symbol in self.market if lockstep else ():
             self.road(symbol)
-        telemetry.guarded(self.desk.state.watch, self.desk.state.pressure, self.desk.state.safe)    # what an earlier life counted
+        telemetry.restored(self.desk)
 
     def pressed(self, lag: int, outbox: int) -> Control | None:
         """The fact that says how much waits, where it comes over the limit or back under it; a re-run hears it at the same place."""
@@ -141,6 +143,13 @@ class DeskHost:
             return None
         details = {"lag": str(lag), "in_flight": str(in_hand)}
         return Control(f"health-{self.ledger.head()[0]}", HEALTH, "risk", "depth of the queue", self.desk.state.epoch, 0, details)
+
+    def gating(self, found: Gating) -> Control | None:
+        """The fact that says by what the fill-probability gate judges from now on, where that is another than before."""
+        known = self.desk.state.gating
+        if found == known or (known is None and not found.model):
+            return None
+        return Control(f"gating-{self.ledger.head()[0]}", GATING, "risk", "what this start found", self.desk.state.epoch, 0, found.details)
 
     def note(self, fact) -> None:
         """Remembers how far a symbol has been consumed."""

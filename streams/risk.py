@@ -14,7 +14,7 @@ from config.settings import Settings
 from engine import metrics as m
 from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, Rewarded, ScoredBatch, Tick
 from engine.telemetry import Telemetry
-from store import controls
+from store import controls, evidence, fill_model
 from store.exporter import Exporter
 from store.ledger import Ledger, ledger_url
 from store.state import Failures
@@ -32,7 +32,7 @@ from streams.topics import (
     SIG_SCORED,
     Topic,
 )
-from streams.worker import Marks, Worker, elsewhere, since_ms
+from streams.worker import Marks, Worker, elsewhere, since_ms, wall_ms
 
 log = logging.getLogger("sluice.risk")
 TOPIC_OF: dict[type, Topic] = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED, Outcomes: EXEC_OUTCOMES,
@@ -46,7 +46,8 @@ class Risk:
     def __init__(self, worker: Worker, settings: Settings, exporter: Exporter, lockstep: bool):
         self.worker, self.exporter, self.lockstep = worker, exporter, lockstep
         self.ledger = Ledger(ledger_url(settings), "risk", settings.ledger.synchronous)
-        self.telemetry = Telemetry(exporter, log.info, markout=settings.markout)
+        self.artifacts = fill_model.at(settings.fill_prob.artifact_dir or evidence.DEFAULT)
+        self.telemetry = Telemetry(exporter, log.info, markout=settings.markout, evidence=self.keep)
         self.host = DeskHost(settings, self.ledger, self.telemetry, lockstep)
         self.ticks = settings.venue.venue not in ("sim", "recording")    # at a local exchange time stands still when its market does
         self.outbox: deque[tuple[int, list[asyncio.Future]]] = deque()
@@ -55,9 +56,24 @@ class Risk:
         with suppress(OSError):      # ours, so that it is ours to empty, whoever leaves a word there
             controls.folder(settings).mkdir(parents=True, exist_ok=True)
         self.stay: set[Path] = set()      # words that are taken, and whose files cannot be removed
+        self.found = fill_model.opened(settings, round(wall_ms()))
         self.failures, self.stuck = Failures(settings.folder("data"), settings.instance + "risk"), ""
         log.info("desk restored: ledger at %d, %d facts folded again, %d open entries", self.ledger.head()[0], self.host.refolded,
                  len(self.host.desk.portfolio.entries))
+
+    def keep(self, artifact: dict) -> None:
+        """Evidence of the fill-probability gate goes to its folder; a disk that does not take it stops nobody."""
+        _, line = fill_model.kept(self.artifacts, artifact)
+        if line:
+            log.warning(line)
+
+    async def gate(self) -> None:
+        """What this start found for the fill-probability gate: said, and told to the Desk where it is news."""
+        for line in self.found.lines:
+            log.log(logging.WARNING if "FAILED" in line or "SKIPPED" in line else logging.INFO, line)
+        if told := self.host.gating(fill_model.gating(self.worker.settings, self.found)):
+            await self.speak(*self.host.order(told), 0.0)
+        self.telemetry.fill_prob.opened(self.host.desk.entering.gate, self.found.threshold)
 
     def marks(self) -> Marks:
         """Where to read on: the ledger's word."""
@@ -66,6 +82,7 @@ class Risk:
     async def republish(self) -> None:
         """What was written and not acknowledged before the last end; on another log, also the orders that the venue may never have had."""
         await self.ordered()
+        await self.gate()
         said = 0
         for orders in self.host.in_flight(self.worker.epochs):
             said += len(orders.orders)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from engine.fillprob.breaker import Breaker, BreakerState
-from engine.fillprob.documents import pretty, sha256
+from engine.fillprob.documents import Refused, pretty, sha256
 from engine.fillprob.evidence import evidence
-from engine.fillprob.model_v0 import FillModel
+from engine.fillprob.model_v0 import FillModel, of_json
 from engine.fillprob.placement import Act
 from engine.reasons import FILL_PROB_LOW
 from engine.settings import FillProb
@@ -41,6 +41,13 @@ class Judged(NamedTuple):
         """The numbers behind a no."""
         return f"prob_bps={self.prob_bps} < threshold_bps={self.threshold_bps}"
 
+    @property
+    def word(self) -> str:
+        """As a decision keeps it; "" where there was nothing to judge by."""
+        if self.why == JUDGED:
+            return f"{self.verdict} prob_bps={self.prob_bps} threshold_bps={self.threshold_bps}"
+        return self.why if self.why in (BYPASSED, UNREADABLE) else ""
+
 
 class Phase(msgspec.Struct):
     """What was seen under one model, threshold and switch, over restarts: what a go or a no-go is decided on.
@@ -66,6 +73,37 @@ class GateState(msgspec.Struct):
     low: int = 0
     bypassed: int = 0
     last_bps: int = 0
+
+
+class Gating(msgspec.Struct, frozen=True):
+    """What one start of a service found: the rules, the model's file as text ("" for none), and the threshold in force (bps).
+
+    It enters the Desk as a fact, so that a re-run of the journal judges by the same model wherever it runs.
+    """
+    rules: FillProb
+    model: str = ""
+    threshold_bps: int = 2500
+
+    @property
+    def details(self) -> dict[str, str]:
+        """As a control carries it."""
+        return {"gating": msgspec.json.encode(self).decode()}
+
+    @classmethod
+    def of(cls, details: dict[str, str]) -> "Gating | None":
+        """From a control; None where it carries none that can be read."""
+        try:
+            return msgspec.json.decode(details.get("gating", ""), type=cls)
+        except msgspec.MsgspecError:
+            return None
+
+    def gate(self, state: GateState) -> "FillProbGate":
+        """The gate, going on from what an earlier one remembered. A model that cannot be read is none: it fails open."""
+        try:
+            model = of_json(self.model.encode()) if self.model else None
+        except Refused:
+            model = None
+        return FillProbGate(self.rules, model, self.threshold_bps, state)
 
 
 class FillProbGate:

@@ -148,7 +148,12 @@ def loaded(manifest: bytes | None, model: bytes | None) -> FillModelV0:
     head = parsed(manifest, MANIFEST)
     if head.get("schema_version") != SCHEMA:
         raise Refused(SCHEMA_UNSUPPORTED, f"{MANIFEST}: schema_version: {head.get('schema_version')!r} is not {SCHEMA!r}")
-    got = parsed(pinned(head, FILE, model), FILE)
+    return of_json(pinned(head, FILE, model))
+
+
+def of_json(blob: bytes) -> FillModelV0:
+    """A model from its file; `Refused` says which code and why."""
+    got = parsed(blob, FILE)
     for key in ("schema_version", "bins", "global_prior_bps", "n_train_rows", "bucket_thresholds"):
         if key not in got:
             raise Refused(MISSING_FIELD, f"{FILE}: {key}: missing")
