@@ -13,7 +13,8 @@ import numpy as np
 from engine import guards, policy, reasons
 from engine.execution.ladder import Rung, ladder, rung_id
 from engine.facts import BUY, ENTRY, LIMIT, MAIN, TWIN, Decision, Order, Scored
-from engine.fillprob.gate import PLACE, Act, FillProbGate, Gating, Judged
+from engine.fillprob.gate import PLACE, FillProbGate, Gating, Judged
+from engine.fillprob.placement import Act, placement_of
 from engine.portfolio import Portfolio
 from engine.rewards.attribution import Choice, Rewards
 from engine.rewards.context import context_of
@@ -192,7 +193,9 @@ class Entering:
         leverage = mind.sizing.leverage
         wanted = sized.wanted_usd * leverage
         price = round(rungs.kept[0].ticks * instrument.tick, 10)
-        judged = self.gate.judge(Act(PLACE, s.symbol, s.side, price, qty), now)
+        patience_ms = arm.patience(mind.desk.entry_ttl_ms)
+        found = placement_of(s, touch.bid, touch.ask, instrument.tick, patience_ms)
+        judged = self.gate.judge(Act(PLACE, s.symbol, s.side, price, qty, placement=found), now)
         if judged.lines or judged.evidence:
             self.judged.append(judged)
         if judged.reason:
@@ -200,7 +203,7 @@ class Entering:
         decision = Decision(
             f"D-{s.id}", scored, code, numbers, qty * price / leverage, sized.cap, qty, price, leverage, route, state.epoch, now, wanted,
             choice, sized, tuple((r.level, r.ticks, r.lots, r.p) for r in rungs.kept), judged.word)
-        expires = now + arm.patience(mind.desk.entry_ttl_ms)
+        expires = now + patience_ms
         orders = [
             Order(rung_id(wish.order_id, n), ENTRY, wish.order_id, s.symbol, s.side, round(rung.lots * instrument.lot, 12),
                   round(rung.ticks * instrument.tick, 10), LIMIT, mind.venue.post_only, False, route, state.epoch, now, expires,
