@@ -31,7 +31,7 @@ from store.venue_journal import JournalError, VenueJournal
 from streams.relay import Relay, Relayed
 from streams.stopping import Stop
 from streams.topics import MD_FRAMES, named
-from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Subscribe, TakeBack
+from streams.venues.port import Answered, Ask, Ended, Happened, Hello, Place, Promise, Resume, Subscribe, TakeBack
 from streams.venues.wire import message, packed
 from streams.worker import setup_logging
 
@@ -41,6 +41,7 @@ RING_FRAMES = 2000  # kept for a client that comes back
 BUFFER = 64 << 20  # a client that reads no more than this behind is hung up on
 BEAT_S = 0.005
 AWAY_S = 600  # that a market which is over waits for a desk that is away
+LINGER_S = 2  # that it stays open once all is worked: for who was away for a moment
 
 
 class Simulated:
@@ -323,7 +324,7 @@ class Exchange:
                 missed = list(self.journal.after(symbol, request.after.get(symbol, 0)))
                 writer.write(packed(Happened(symbol, self.session, pit.floor.known_ms, pit.floor.told, missed, self.markets())))
         elif isinstance(request, Ask):
-            writer.write(packed(self.standing(request.symbol, request.orders)))
+            writer.write(packed(Answered(request.number, self.standing(request.symbol, request.orders))))
 
     def standing(self, symbol: str, asked: Sequence[str]) -> Standing:
         """What stands of a symbol; nothing of one that is not traded here."""
@@ -389,7 +390,7 @@ class Exchange:
                 if all(p.source.ended for p in self.pits.values()):
                     promised = [(pit.floor.promise_ms, pit.floor.seen) for pit in self.pits.values()]
                     quiet, thought = quiet + 1 if promised == thought else 0, promised      # a desk that is slow is waited for
-                    patience = 2 if all(map(self.through, self.pits.values())) else 60 if self.traders else AWAY_S
+                    patience = LINGER_S if all(map(self.through, self.pits.values())) else 60 if self.traders else AWAY_S
                     if quiet * 0.05 > patience:
                         log.info("the market is over")
                         self.journal.end(self.session)

@@ -9,6 +9,7 @@ Every `venue.reconcile_ms` the venue is asked what stands, and its answer goes t
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 import msgspec
 
@@ -17,7 +18,6 @@ from engine import metrics as m
 from engine import reasons
 from engine.facts import (
     ENTRY,
-    HALT,
     KILL,
     REJECTED,
     UNKNOWN,
@@ -38,6 +38,7 @@ from streams.stage import Stateful
 from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_REPORTS, SIG_APPROVED
 from streams.venues.local import venue_of
 from streams.venues.port import Happened, Hello, Venue
+from streams.venues.sweep import sweep
 from streams.waiting import Waiting
 from streams.worker import Worker, since_ms, wall_ms
 
@@ -45,7 +46,10 @@ log = logging.getLogger("sluice.executor")
 RETRY_S = 0.5
 WATCH_S = 1.0
 OLD_MS = 2000       # an approval that is read so late is not sent before the venue has been asked
-ENTRIES = ("E-", "T-")     # what entries' ids begin with (facts.account_of)
+HEED_S = 0.05       # between two looks for a word beside the broker
+AGAIN_S = 0.1       # between two sweeps for as long as something may still be on its way
+SWEPT_S = 3.0       # after a KILL; from then on every WATCH_S
+REMEMBERED = 1000   # orders handed over, and controls that acted
 
 
 class Executor:
@@ -56,13 +60,21 @@ class Executor:
         self.venue: Venue | None = None
         self.connected = asyncio.Event()
         self.after: dict[str, int] = {}  # the last venue number published, by symbol
+        self.early: dict[str, dict[int, Report | Fill]] = {}    # what came before a number that it follows
+        self.missed: dict[str, int] = {}        # the number behind which something was last asked for again
         self.waiting = Waiting()
         self.promised: dict[str, tuple[int, int]] = {}
         self.journal = ""  # the venue's memory that our numbers belong to
         self.kills: dict[str, str] = {}  # that stand, with the code under which an entry is refused meanwhile
+        self.acted: dict[str, None] = {}  # KILLs that have acted or are released: a file that stays must not act again
+        self.handed: dict[str, None] = {}  # the last orders that were dealt with: the desk may say them again after its death
+        self.killed = asyncio.Event()  # by one that the sweeper has not seen
         self.began_ms = wall_ms()
         self.stage = Stateful(worker, self.on_record, self.parts, self.restore)
         self.stage.writes([EXEC_REPORTS, EXEC_FILLS], self.anew)
+        self.kept = set(self.kills)      # those that the next life knows of as well
+        for _, control in list(controls.left(settings)):
+            self.on_control(control)
 
     def parts(self) -> dict[str, bytes]:
         """What the next life needs."""
@@ -70,6 +82,8 @@ class Executor:
             "journal": self.journal.encode(),
             "after": msgspec.msgpack.encode(self.after),
             "kills": msgspec.msgpack.encode(self.kills),
+            "acted": msgspec.msgpack.encode(self.acted),
+            "handed": msgspec.msgpack.encode(self.handed),
             "promised": msgspec.msgpack.encode(self.promised),
             "waiting": self.waiting.save(),
         }
@@ -78,6 +92,8 @@ class Executor:
         """Continues."""
         self.journal = parts.get("journal", b"").decode()
         self.kills = msgspec.msgpack.decode(parts["kills"], type=dict[str, str]) if "kills" in parts else {}
+        self.acted, self.handed = (dict.fromkeys(msgspec.msgpack.decode(parts[p])) if p in parts else {} for p in ("acted", "handed"))
+        self.acted |= dict.fromkeys(self.kills)
         if "promised" in parts:      # a venue that dies with us has forgotten it, and nobody says it twice
             self.promised = msgspec.msgpack.decode(parts["promised"], type=dict[str, tuple[int, int]])
         self.after = msgspec.msgpack.decode(parts["after"])
@@ -93,34 +109,56 @@ class Executor:
         if isinstance(fact, Approved):
             await self.on_approved(fact, record.timestamp)
         elif isinstance(fact, Control):
-            await self.on_control(fact)
+            self.on_control(fact)
 
-    async def on_control(self, control: Control) -> None:
+    def on_control(self, control: Control) -> None:
         """A KILL acts here too, at once: the desk may hang. A release ends what it names."""
-        if control.kind == KILL and control.id not in self.kills:
+        if control.kind == KILL and control.id not in self.acted:
             log.warning("killed by %s (%s): entries are refused, and those at the venue are taken back", control.actor, control.reason)
-            self.kills[control.id] = reasons.HALTED
-            if self.venue and self.connected.is_set():
-                await self.sweep(self.venue)
+            self.kill(control.id, reasons.HALTED)
         for name in control.kills:
             self.kills.pop(name, None)
+            remember(self.acted, name)
 
-    async def sweep(self, venue: Venue) -> None:
-        """Takes back every entry that rests at the venue; the desk hears of it by the reports."""
+    def kill(self, name: str, code: str) -> None:
+        """From here on no entry is handed over."""
+        self.kills[name] = code
+        remember(self.acted, name)
+        self.killed.set()
+
+    async def heed(self) -> None:
+        """Words beside the broker, and the sweeps that a KILL asks for: nothing here waits for broker, desk or the orders' line."""
+        until = due = 0.0
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.killed.wait(), HEED_S)
+            for _, control in list(controls.left(self.settings)):      # what the desk has not taken: it may be down, and the broker too
+                self.on_control(control)
+            now = time.monotonic()
+            if self.killed.is_set():
+                self.killed.clear()
+                until, due = now + SWEPT_S, now
+            if self.kills and now >= due:
+                if await self.sweep():
+                    until = time.monotonic() + SWEPT_S
+                due = time.monotonic() + (AGAIN_S if now < until else WATCH_S)
+
+    async def sweep(self) -> bool:
+        """Whether there may be more to take back."""
         try:
-            for symbol in venue.hello.symbols if venue.hello else ():
-                standing = await venue.standing(symbol, [])
-                for order_id in standing.open_orders:
-                    if order_id.startswith(ENTRIES):
-                        await venue.cancel(Cancel(order_id, symbol, standing.ts_ms, HALT))
-        except (TimeoutError, OSError) as error:
-            log.warning("the venue does not take entries back (%s): hung up", error or type(error).__name__)
-            await self.hang_up(venue)
+            taken = await sweep(self.settings)
+        except OSError as error:
+            log.warning("the venue does not take entries back (%s)", error or type(error).__name__)
+            return True
+        if taken:
+            log.warning("taken back: %s", ", ".join(taken))
+        return bool(taken)
 
     async def on_approved(self, approved: Approved, written_ms: float) -> None:
         """Orders, cancels and the promise of one stretch, written then; waits while the venue cannot be reached. What was handed to a line
         that broke is left to `reconcile`. What an earlier life may have sent, or has waited, is asked about first."""
-        acts, asked = approved.acts(), False
+        acts, asked = [a for a in approved.acts() if isinstance(a, Cancel) or a.id not in self.handed], False
+        names = [a.id for a in acts if isinstance(a, Order)]
         while True:
             await self.connected.wait()
             venue = self.venue
@@ -135,6 +173,9 @@ class Executor:
                         continue        # asked already, and repeated by `reconcile` where it got lost
                     if isinstance(act, Order) and act.cause == ENTRY and self.kills:
                         log.warning("nobody has released %s", ", ".join(self.kills))
+                        if not self.kept.issuperset(self.kills):        # else the next life may read it again, and send it
+                            await self.stage.save()
+                            self.kept = set(self.kills)
                         foreign = reasons.OTHER_VENUE in self.kills.values()
                         await self.refuse(act, reasons.OTHER_VENUE if foreign else reasons.HALTED)
                         continue
@@ -148,6 +189,8 @@ class Executor:
                 break
             except (ConnectionError, TimeoutError):
                 await self.hang_up(venue)
+        for name in names:
+            remember(self.handed, name)
         if approved.sent_ms:
             self.exporter.observe(m.STAGE_LATENCY_MS, since_ms(approved.sent_ms), service="executor")
 
@@ -230,8 +273,8 @@ class Executor:
             log.error("%s; the desk is halted: compare positions, then python -m scripts.release_kill --kill %s", reason, kill.id)
             controls.leave(self.settings, kill)     # the broker may lose it before the desk has read it
             await (await self.worker.send(CONTROL_EVENTS, "control", encode(kill)))
-            self.after = {}
-            self.kills[kill.id] = reasons.OTHER_VENUE
+            self.after, self.early, self.missed = {}, {}, {}
+            self.kill(kill.id, reasons.OTHER_VENUE)
             self.waiting.clear()
         if self.journal != hello.journal:
             self.journal = hello.journal
@@ -260,6 +303,9 @@ class Executor:
                 assert isinstance(one.act, Order)
                 await self.refuse(one.act, reasons.NOT_ARRIVED)
         self.exporter.set(m.UNKNOWN_ORDERS, len(self.waiting.unknown))
+        if standing.seq > self.after.get(symbol, 0):        # told before this answer, and lost
+            self.missed.pop(symbol, None)
+            await self.miss(symbol)
         await self.worker.send(EXEC_REPORTS, symbol, encode(msgspec.structs.replace(standing, asked={})))
 
     async def watch(self) -> None:
@@ -270,11 +316,7 @@ class Executor:
             await asyncio.sleep(min(WATCH_S, v.reconcile_ms / 1000))
             for one in self.waiting.overdue(v.unknown_after_ms / 1000):
                 log.error("%s has been unknown for %.1f s: the venue cannot be asked", one, one.age_s)
-            for _, control in list(controls.left(self.settings)):      # what the desk has not taken: it may be down, and the broker too
-                await self.on_control(control)
             venue = self.venue
-            if venue and self.kills and self.connected.is_set():
-                await self.sweep(venue)         # what was on its way
             if venue is None or not self.connected.is_set() or time.monotonic() - asked_at < v.reconcile_ms / 1000:
                 continue
             asked_at = time.monotonic()
@@ -291,9 +333,12 @@ class Executor:
             await self.publish(happened)
 
     async def publish(self, happened: Happened) -> None:
-        """One batch of happenings; what was published already is passed over."""
-        after = self.after.get(happened.symbol, 0)
-        items = [i for i in happened.items if i.seq > after]
+        """One batch of happenings: what is published already is passed over, what comes before its turn is kept until that."""
+        after, early = self.after.get(happened.symbol, 0), self.early.setdefault(happened.symbol, {})
+        early |= {i.seq: i for i in happened.items}
+        items: list[Report | Fill] = []
+        while one := early.pop(after + len(items) + 1, None):
+            items.append(one)
         fills = [i for i in items if isinstance(i, Fill)]
         reports = [i for i in items if isinstance(i, Report)]
         for item in items:
@@ -306,7 +351,26 @@ class Executor:
         acknowledged = await self.worker.send(EXEC_REPORTS, happened.symbol, encode(told))
         if items:
             await acknowledged
-            self.after[happened.symbol] = max(after, items[-1].seq)
+            self.after[happened.symbol] = after = items[-1].seq
+        for seq in [seq for seq in early if seq <= after]:
+            del early[seq]
+        if early:
+            await self.miss(happened.symbol)
+
+    async def miss(self, symbol: str) -> None:
+        """The venue has said something that did not come: it is asked to say it again, once behind each number."""
+        after = self.after.get(symbol, 0)
+        if self.venue and self.missed.get(symbol) != after:
+            self.missed[symbol] = after
+            log.info("%s: number %d of the venue has not come: asked for again", symbol, after + 1)
+            await self.venue.again(self.after)
+
+
+def remember(known: dict[str, None], name: str) -> None:
+    """One more, and the oldest forgotten."""
+    known[name] = None
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]
 
 
 def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) -> Worker:
@@ -314,7 +378,7 @@ def make(settings: Settings, exporter: Exporter, made: type[Worker] = Worker) ->
     venue_of(settings)
     worker = made("executor", settings, exporter, [SIG_APPROVED, CONTROL_EVENTS])
     executor = Executor(worker, settings, exporter)
-    worker.background += [executor.line, executor.watch]
+    worker.background += [executor.line, executor.watch, executor.heed]
     return worker
 
 

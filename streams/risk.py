@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from config.settings import Settings
@@ -40,6 +41,13 @@ TOPIC_OF: dict[type, Topic] = {Approved: SIG_APPROVED, DroppedBatch: SIG_DROPPED
 QUIET_MS = 1000     # without a record for this long, the desk is told that time passes
 
 
+@dataclass
+class Outgoing:
+    """A transaction's records on their way to the broker; none yet while they are handed over."""
+    seq: int
+    futures: list[asyncio.Future] | None = None
+
+
 class Risk:
     """The stage: a DeskHost, its ledger and its outbox."""
 
@@ -50,7 +58,7 @@ class Risk:
         self.telemetry = Telemetry(exporter, log.info, markout=settings.markout, evidence=self.keep)
         self.host = DeskHost(settings, self.ledger, self.telemetry, lockstep)
         self.ticks = settings.venue.venue not in ("sim", "recording")    # at a local exchange time stands still when its market does
-        self.outbox: deque[tuple[int, list[asyncio.Future]]] = deque()
+        self.outbox: deque[Outgoing] = deque()
         self.acknowledging = asyncio.Lock()
         self.heard_at = time.monotonic()
         with suppress(OSError):      # ours, so that it is ours to empty, whoever leaves a word there
@@ -81,8 +89,6 @@ class Risk:
 
     async def republish(self) -> None:
         """What was written and not acknowledged before the last end; on another log, also the orders that the venue may never have had."""
-        await self.ordered()
-        await self.gate()
         said = 0
         for orders in self.host.in_flight(self.worker.epochs):
             said += len(orders.orders)
@@ -91,6 +97,8 @@ class Risk:
             log.error("risk: %s is another log: %d orders of which the venue has not spoken are said again", SIG_APPROVED, said)
         for entry in list(self.ledger.unacknowledged()):
             await self.publish(entry.seq, entry.produced)
+        await self.ordered()        # last: its transaction comes after those, and so must its acknowledgement
+        await self.gate()
 
     async def ordered(self) -> None:
         """What people left beside the broker: it may be down, or have lost what it was told."""
@@ -107,19 +115,21 @@ class Risk:
 
     async def publish(self, seq: int, produced: list) -> None:
         """Records to their topics; the ledger learns of the acknowledgement in order."""
-        self.outbox.append((seq, [await self.worker.send(TOPIC_OF[type(r)], getattr(r, "symbol", "control"), encode(r)) for r in produced]))
+        one = Outgoing(seq)
+        self.outbox.append(one)     # at once: who comes while this one is handed over is behind it
+        one.futures = [await self.worker.send(TOPIC_OF[type(r)], getattr(r, "symbol", "control"), encode(r)) for r in produced]
         await self.acknowledge(len(self.outbox) > 500)
 
     async def acknowledge(self, wait: bool = False) -> None:
         """Moves the ledger's pointer over what the broker has."""
         async with self.acknowledging:
             while self.outbox:
-                seq, futures = self.outbox[0]
-                if not wait and not all(f.done() for f in futures):
+                one = self.outbox[0]
+                if one.futures is None or not (wait or all(f.done() for f in one.futures)):
                     break
-                await asyncio.gather(*futures)
+                await asyncio.gather(*one.futures)
                 self.outbox.popleft()
-                self.ledger.acknowledge(seq)
+                self.ledger.acknowledge(one.seq)
         self.exporter.set(m.LEDGER_OUTBOX, len(self.outbox))
 
     async def on_record(self, record) -> None:

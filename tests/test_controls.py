@@ -8,12 +8,12 @@ from builders import SYMBOL, market, scored
 from services import Services, at, until
 
 from engine import reasons
-from engine.facts import KILL, Control, Fill, Fills, ScoredBatch
+from engine.facts import BUY, ENTRY, KILL, LIMIT, Approved, Control, Fill, Fills, Order, ScoredBatch
 from scripts import kill, release_kill, write_off
 from store import bus, controls
-from store.ledger import ledger_url
+from store.ledger import Ledger, ledger_url
 from streams.codec import encode
-from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, MD_FRAMES, SIG_DROPPED, SIG_SCORED, named
+from streams.topics import CONTROL_EVENTS, EXEC_FILLS, EXEC_OUTCOMES, MD_FRAMES, SIG_APPROVED, SIG_DROPPED, SIG_SCORED, named
 
 pytestmark = pytest.mark.broker
 
@@ -88,6 +88,24 @@ def test_a_kill_that_the_desk_was_too_dead_to_hear_is_said_to_be_so_and_halts_it
             assert [(one.reason, one.numbers) for one in dropped] == [(reasons.HALTED, "killed by ann: stop")]
             status, out, _ = await ordered(capsys, release_kill)
             assert "killed by ann: stop" in out
+
+    asyncio.run(story())
+
+
+def test_a_desk_that_finds_a_kill_beside_the_broker_still_publishes_what_the_life_before_did_not(desk):
+    order = Order("E-1", ENTRY, "E-1", SYMBOL, BUY, 0.1, 30_000.0, LIMIT, True, False, "paper", 0, 1)
+
+    async def story() -> None:
+        async with Services(desk) as services:
+            with Ledger(ledger_url(desk), "risk") as ledger:
+                ledger.commit(1, [], [Approved(SYMBOL, "s1", 0, 0, 0.0, [order], [], "o")], {})
+            controls.leave(desk, Control("k1", KILL, "ann", "stop", 0, 0))
+            await services.start("risk")
+            assert services.workers["risk"].stage.host.desk.state.kills
+            async with asyncio.timeout(20):
+                while not (said := [o for told in await services.said(SIG_APPROVED) for o in told.orders]):
+                    await asyncio.sleep(0.05)
+            assert said == [order]
 
     asyncio.run(story())
 

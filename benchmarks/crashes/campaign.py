@@ -6,11 +6,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import benchmarks.crashes as crashes
+from benchmarks.crashes import besieged as apart
 from benchmarks.crashes import market, stack
-from benchmarks.crashes.points import EMPTY, SINGLE, UNPACED, WAYS, Case, Ground, Result, all_of, base, cases, run
+from benchmarks.crashes.points import BESET, EMPTY, SINGLE, UNPACED, WAYS, Case, Ground, Result, all_of, base, besieged, cases, run
+from benchmarks.crashes.siege import DEATHS
 from config.settings import load
 from scripts._arguments import natural, positive, seconds
 
@@ -53,6 +57,40 @@ def in_process(ground: Ground, points: int, seed: int, jobs: int) -> int:
     return bad
 
 
+def hostile(ground: Ground, points: int, seed: int, jobs: int) -> int:
+    """Part one beside a hostile venue, until so many have died; how many runs were faulty."""
+    logging.disable(logging.CRITICAL)
+    undisturbed, _ = base(ground, "1")
+    work = besieged(undisturbed.trace, seed)
+    rows: dict[str, Counter[str]] = {}
+    healed: dict[str, list[float]] = {}
+    deaths, kinds, ills, began, bad = Counter[str](), set[str](), Counter[str](), time.monotonic(), 0
+    while deaths.total() < points:
+        some = list(islice(work, min(40, 1 + (points - deaths.total()) // DEATHS)))
+        for result in all_of(ground, some, jobs):
+            c = result.case
+            rows.setdefault(c.way, Counter()).update(runs=1, deaths=len(result.kills), orders=result.orders, fills=result.fills,
+                                                     lost=result.lost, doubled=result.doubled, gaps=result.gaps, wrong=result.wrong)
+            healed.setdefault(c.way, []).extend(result.healed)
+            deaths.update(who for _, who, _ in result.kills)
+            kinds.update(where for _, _, where in result.kills)
+            ills.update(result.ills)
+            if result.faults:
+                bad += 1
+                say(f"FAULT --case '{c.way}' {c.seed} 0: {'; '.join(result.faults[:3])}\n"
+                    f"      {'; '.join(f'{who} at {edge} ({where})' for edge, who, where in result.kills[:12])}")
+        say(f"{deaths.total()} deaths, {bad} runs faulty, {time.monotonic() - began:.0f} s")
+    columns = ("runs", "deaths", "orders", "fills", "lost", "doubled", "gaps", "wrong")
+    print(f"{'in one process':<28}" + "".join(f"{c:>8}" for c in columns) + "   until all agree, s: p50 / p99 / longest")
+    for way, row in rows.items():
+        times = healed[way]
+        print(f"{way:<28}" + "".join(f"{row[c]:>8,}" for c in columns)
+              + f"   {quantile(times, 0.5):.2f} / {quantile(times, 0.99):.2f} / {max(times):.2f}")
+    print(f"who died: {', '.join(f'{who} {n:,}' for who, n in deaths.most_common())}, at {len(kinds)} kinds of edges")
+    print("what the line did: " + ", ".join(f"{ill} {n:,}" for ill, n in ills.most_common()), flush=True)
+    return bad
+
+
 def table(rows: dict[str, Counter[str]], deaths: Counter[str]) -> None:
     """The figures of part one."""
     columns = ("runs", "deaths", "raised", "lost", "doubled", "gaps", "wrong", "different")
@@ -66,6 +104,8 @@ def table(rows: dict[str, Counter[str]], deaths: Counter[str]) -> None:
 def again(ground: Ground, case: Case) -> int:
     """One case with everything that its services say."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if case.way in BESET:
+        case = replace(case, kinds=next(besieged(base(ground, "1")[0].trace, 0)).kinds)
     result = run(ground, case)
     print("\n".join(f"{who} died at edge {edge}: {where}" for edge, who, where in result.kills))
     print("\n".join(result.faults) or "nothing lost, nothing twice")
@@ -109,6 +149,27 @@ def real(folder: Path, deaths: int, seed: int, symbols: list[str], seconds: floa
     return bad
 
 
+def beset(folder: Path, deaths: int, seed: int, symbols: list[str], seconds: float) -> int:
+    """Part two beside a hostile venue; how many runs were faulty."""
+    market.model(folder / "models")
+    bad = 0
+    print(f"{'processes':<28}{'deaths':>7}{'orders':>8}{'fills':>7}{'lost':>6}{'doubled':>8}{'gaps':>6}{'wrong':>6}"
+          "   until all agree, s: p50 / p99 / longest")
+    for i, (real, some) in enumerate(((False, deaths - deaths // 2), (True, deaths // 2))):
+        if not some:
+            continue
+        out = apart.play(folder / f"beset{i}", folder / "models", real, symbols, seconds or 6.0 * some + 30, some, seed + i, say)
+        v, times = out.verdict, out.healed
+        print(f"{BESET[i]:<28}{len(out.shots):>7}{v.orders:>8}{v.fills:>7}{len(v.lost):>6}{len(v.doubled):>8}{len(v.gaps):>6}{len(v.wrong):>6}"
+              + (f"   {quantile(times, 0.5):.2f} / {quantile(times, 0.99):.2f} / {max(times):.2f}" if times else ""), flush=True)
+        print("what the line did: " + ", ".join(f"{ill} {n:,}" for ill, n in out.ills.most_common())
+              + "; ended by themselves: " + (", ".join(f"{who} {n}" for who, n in out.ended.items()) or "nobody"), flush=True)
+        for fault in v.faults[:8]:
+            say(f"FAULT seed {seed + i}: {fault}")
+        bad += bool(v.faults) or len(out.shots) < some
+    return bad
+
+
 def named(words: list[str], parser: argparse.ArgumentParser) -> Case:
     """The case of `--case WAY SEED EDGE`; the parser's error where it is none."""
     way = words[0]
@@ -118,6 +179,8 @@ def named(words: list[str], parser: argparse.ArgumentParser) -> Case:
         seed, edge = natural(words[1]), natural(words[2])
     except argparse.ArgumentTypeError as error:
         parser.error(f"--case: SEED or EDGE {error}")
+    if way in BESET:
+        return Case(way, seed)
     return Case(way, seed, edge, edge) if way != SINGLE else Case(way, seed, edge)
 
 
@@ -126,7 +189,8 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=natural, default=1000, help="deaths in one process, about (default 1000; 0: none)")
     parser.add_argument("--real", type=natural, default=50, help="SIGKILLs of processes of a running stack (default 50; 0: none)")
-    parser.add_argument("--real-seconds", type=seconds, default=14_400.0, help="how long their market is (default 14400)")
+    parser.add_argument("--hostile", action="store_true", help="only risk and executor die, and the venue does its worst")
+    parser.add_argument("--real-seconds", type=seconds, help="how long their market is (default 14400; hostile, in real time, 6 a death)")
     parser.add_argument("--real-symbols", default="BTCUSDT,ETHUSDT", help="of their market (default BTCUSDT,ETHUSDT)")
     parser.add_argument("--keep", type=Path, help="a folder for the real runs' logs and ledgers, kept")
     parser.add_argument("--seed", type=natural, default=1, help="of everything that is left to chance (default 1)")
@@ -152,10 +216,14 @@ def main(argv: list[str] | None = None) -> int:
         if case:
             return again(ground, case)
         if args.points:
-            bad += in_process(ground, args.points, args.seed, args.jobs)
+            bad += (hostile if args.hostile else in_process)(ground, args.points, args.seed, args.jobs)
         if args.real:
             place = args.keep or Path(tempfile.mkdtemp(prefix="sluice-stack-"))
-            bad += real(place, args.real, args.seed, args.real_symbols.split(","), args.real_seconds)
+            symbols = args.real_symbols.split(",")
+            if args.hostile:
+                bad += beset(place, args.real, args.seed, symbols, args.real_seconds or 0.0)
+            else:
+                bad += real(place, args.real, args.seed, symbols, args.real_seconds or 14_400.0)
             if not args.keep:
                 shutil.rmtree(place, ignore_errors=True)
     finally:

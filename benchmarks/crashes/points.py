@@ -3,15 +3,17 @@ import logging
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.crashes import market
+from benchmarks.crashes import market, siege
 from benchmarks.crashes.town import RAISE, SERVICES, Plan, Town
 from benchmarks.crashes.verdict import Verdict, judge
 from benchmarks.crashes.virtual import Stalled
@@ -21,7 +23,9 @@ from streams.topics import EXEC_OUTCOMES, SIG_APPROVED, SIG_DROPPED, named
 
 SINGLE, TOGETHER, SEQUENCE, UNPACED, EMPTY = "one death a run", "several at once", "sequences", "sequences, unpaced", "broker back empty"
 RAISING = "handlers raise"
-WAYS = (SINGLE, TOGETHER, SEQUENCE, UNPACED, EMPTY, RAISING)
+HOSTILE, TWINS = "hostile venue", "hostile venue, real account"
+WAYS = (SINGLE, TOGETHER, SEQUENCE, UNPACED, EMPTY, RAISING, HOSTILE, TWINS)
+BESET = (HOSTILE, TWINS)
 DEATHS = 6               # in a sequence, on average
 SHARE_RAISED = 0.05      # of the records that a handler is given, each at most once
 SNAPSHOT_EVERY = 40
@@ -43,10 +47,11 @@ class Ground:
         market.model(self.folder / "models")
         return self
 
-    def settings(self, speed: str = "max") -> Settings:
+    def settings(self, speed: str = "max", way: str = "") -> Settings:
         """Settings under which a run plays it."""
-        s = load(env=market.EAGER | {"SLUICE_FRAME_EVENTS": "48", "SLUICE_MARKET": "recording", "RECORDING": str(self.folder / "recording"),
-                                     "SPEED": speed, "SLUICE_MODELS": str(self.folder / "models")})
+        env = {"SLUICE_FRAME_EVENTS": "48", "SLUICE_MARKET": "recording", "RECORDING": str(self.folder / "recording"), "SPEED": speed,
+               "SLUICE_MODELS": str(self.folder / "models")}
+        s = siege.settings_of(env, way == TWINS) if way in BESET else load(env=market.EAGER | env)
         return msgspec.structs.replace(s, ledger=msgspec.structs.replace(s.ledger, snapshot_every=SNAPSHOT_EVERY))
 
 
@@ -58,6 +63,7 @@ class Case:
     edge: int = 0
     edges: int = 0
     who: tuple[str, ...] = ()      # several at once: these, in place of those that the seed names
+    kinds: tuple[tuple[str, str], ...] = ()        # beside a hostile venue: the edges that there are
 
     @property
     def saves_s(self) -> float:
@@ -106,12 +112,16 @@ class Result:
     wrong: int = 0
     said: dict[str, list[bytes]] = field(default_factory=dict)
     raised: int = 0
+    healed: list[float] = field(default_factory=list)
+    ills: Counter[str] = field(default_factory=Counter)
+    orders: int = 0
+    fills: int = 0
 
 
 def play(ground: Ground, settings: Settings, folder: Path, plan: Plan | None, seed: int, repeats: float = 0.0,
-         save_every_s: float = SAVE_EVERY_S, by_record: bool = False) -> tuple[Town, Verdict]:
+         save_every_s: float = SAVE_EVERY_S, by_record: bool = False, fate: siege.Siege | None = None) -> tuple[Town, Verdict]:
     """One town from beginning to end, and the verdict on what it left."""
-    town = Town(folder, settings, seed, plan, repeats, save_every_s=save_every_s)
+    town = Town(folder, settings, seed, plan, repeats, save_every_s=save_every_s, siege=fate)
     town.by_record = by_record
     stalled = ""
     try:
@@ -123,6 +133,10 @@ def play(ground: Ground, settings: Settings, folder: Path, plan: Plan | None, se
     verdict = judge(settings, f"sqlite:///{town.folders['risk']}/ledger.db", town.folders["exchange"] / "exchange.db", whole)
     if stalled:
         verdict.wrong.append(f"stalled: {stalled}")
+    if fate:
+        verdict.doubled += [f"{i} was sent again on a guess" for i in fate.line.blind]
+        verdict.wrong += [f"desk and venue never agreed after the death at {at:.3f} s: {fate.last}" for at in fate.waiting]
+        verdict.wrong += ["nothing was sent: the run shows nothing"] * (not verdict.orders)
     return town, verdict
 
 
@@ -130,6 +144,11 @@ def run(ground: Ground, case: Case) -> Result:
     """The case in a folder of its own, which is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="town-", dir=ground.folder))
     try:
+        if case.way in BESET:
+            fate = siege.Siege(case.seed, ground.seconds, case.kinds)
+            town, v = play(ground, ground.settings("1", case.way), folder, None, case.seed, 0.01, case.saves_s, fate=fate)
+            return Result(case, town.kills, v.faults, len(v.lost), len(v.doubled), len(v.gaps), len(v.wrong), healed=fate.healed,
+                          ills=fate.line.ills, orders=v.orders, fills=v.fills)
         paced = case.way != UNPACED
         town, v = play(ground, ground.settings("max" if paced else "1"), folder, case.plan(), case.seed,
                        0.01 if case.way in (SEQUENCE, UNPACED) else 0.0, case.saves_s, case.way == RAISING)
@@ -179,6 +198,13 @@ def cases(trace: Sequence[tuple[str, str]], unpaced_edges: int, points: int, see
         yield Case(RAISING, seed * 100_000 + 70_000 + i)
     for i in range(max(1, points // 40)):
         yield Case(EMPTY, seed * 100_000 + 80_000 + i, rng.randrange(1, edges + 1))
+
+
+def besieged(trace: Sequence[tuple[str, str]], seed: int) -> Iterator[Case]:
+    """The campaign beside a hostile venue, without an end: the paper account and the real one with its twins in turn."""
+    kinds = tuple(sorted({edge for edge in trace if edge[0] in siege.VICTIMS}))
+    for i in count():
+        yield Case(BESET[i % 2], seed * 100_000 + 90_000 + i, kinds=kinds)
 
 
 def _run(pair: tuple[Ground, Case]) -> Result:

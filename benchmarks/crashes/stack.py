@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from benchmarks.crashes import market
 from benchmarks.crashes.verdict import Verdict, judge, told
@@ -73,14 +74,17 @@ def schedule(way: str, deaths: int, rng: random.Random) -> list[Shot]:
 class Stack:
     """The processes of one run."""
 
-    def __init__(self, folder: Path, recording: Path, models: Path, way: str, span: tuple[int, int]):
-        self.folder, self.way, self.span = folder, way, span
+    def __init__(self, folder: Path, recording: Path, models: Path, way: str, span: tuple[int, int], config: Path | None = None,
+                 more: Mapping[str, str] = MappingProxyType({}), only: Mapping[str, Mapping[str, str]] = MappingProxyType({})):
+        """`config`: an override file for all; `more` and `only`: environment for all, and for single services."""
+        self.folder, self.way, self.span, self.only = folder, way, span, only
+        self.config = ["--config", str(config)] if config else []
         self.port, self.controller = brokers.free_port(), brokers.free_port()
         self.env = os.environ | market.EAGER | {
             "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.port}", "SLUICE_DATA": str(folder / "data"), "SLUICE_MODELS": str(models),
             "SLUICE_INSTANCE": "", "SLUICE_FEED": "", "SLUICE_EXCHANGE_PORT": str(brokers.free_port()), "SLUICE_MARKET": "recording",
-            "RECORDING": str(recording), "SPEED": "max", "SLUICE_LOG_LEVEL": "INFO"}
-        self.settings: Settings = load(env=self.env)
+            "RECORDING": str(recording), "SPEED": "max", "SLUICE_LOG_LEVEL": "INFO", **more}
+        self.settings: Settings = load(*self.config[1:], env=self.env)
         self.url = ledger_url(self.settings)
         self.broker = brokers.start(folder / "kafka", self.settings.kafka, self.port, self.controller)
         self.admin()
@@ -94,6 +98,10 @@ class Stack:
         self.at_ms = 0
         for name in self.names:
             self.launch(name)
+        self.begin()
+
+    def begin(self) -> None:
+        """Who keeps the processes alive, and who reads along."""
         self.threads = [threading.Thread(target=each, daemon=True) for each in (self.keep, self.watch)]
         for thread in self.threads:
             thread.start()
@@ -107,7 +115,8 @@ class Stack:
         module = "scripts.run_live" if name == "desk" else f"streams.{name}"
         more = [] if name == "exchange" else ["--metrics-port", "0"]
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.children[name] = subprocess.Popen([sys.executable, "-m", module, *more], cwd=ROOT, env=self.env, stdout=log, stderr=log)
+            self.children[name] = subprocess.Popen([sys.executable, "-m", module, *self.config, *more], cwd=ROOT,
+                                                   env={**self.env, **self.only.get(name, {})}, stdout=log, stderr=log)
 
     def keep(self) -> None:
         """Starts again what has ended."""

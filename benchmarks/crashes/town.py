@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
 
 from benchmarks.crashes.edges import LIFE, Killed, Life, edge, watched
 from benchmarks.crashes.log import Logs
+from benchmarks.crashes.siege import LINGER_S, Siege
 from benchmarks.crashes.virtual import Stalled, VirtualLoop
 from config.settings import Settings
 from engine import metrics as m
@@ -133,7 +135,8 @@ class Town:
     """One run from the beginning of a market to its end. `plan` says who dies at which edge."""
 
     def __init__(self, folder: Path, settings: Settings, seed: int = 0, plan: Plan | None = None, repeats: float = 0.0,
-                 away_s: tuple[float, float] = (0.05, 0.6), save_every_s: float = 0.05, patience_s: float = PATIENCE_S):
+                 away_s: tuple[float, float] = (0.05, 0.6), save_every_s: float = 0.05, patience_s: float = PATIENCE_S,
+                 siege: Siege | None = None):
         self.save_every_s, self.patience_s = save_every_s, patience_s
         self.folder, self.settings, self.plan, self.away_s = folder, settings, plan or (lambda n, who, kind: ()), away_s
         self.rng = np.random.default_rng(seed)
@@ -151,6 +154,7 @@ class Town:
         self.over = False
         self.by_record = False     # handlers' edges name their record
         self.frozen = False
+        self.siege = siege
 
     # lives
 
@@ -171,6 +175,9 @@ class Town:
             if name == "executor":      # reads the desk's ledger, wherever its last death has left it
                 url = f"sqlite:///{self.folder / 'desk' / 'ledger.db'}"
                 settings = msgspec.structs.replace(settings, ledger=msgspec.structs.replace(settings.ledger, url=url))
+                if self.siege:
+                    venue = msgspec.structs.replace(settings.exchange, port=self.siege.line.port)
+                    settings = msgspec.structs.replace(settings, exchange=venue)
             if name == "risk":
                 self.points_to(data)
             if name == "exchange":
@@ -238,7 +245,7 @@ class Town:
             return
         self.edges += 1
         self.trace.append((life.name, kind))
-        for name in self.plan(self.edges, life.name, kind):
+        for name in (self.siege.at(self, life.name, kind) if self.siege else self.plan(self.edges, life.name, kind)):
             if name == RAISE:
                 raise Failed("made to fail")
             self.kill(name, f"{life.name}: {kind}")
@@ -249,6 +256,8 @@ class Town:
             self.stop_broker(empty=name.endswith("empty"))
         elif (life := self.lives.get(name)) and life.alive:
             self.kills.append((self.edges, name, where))
+            if self.siege:
+                self.siege.died(self)
             self.bury(life)
 
     def stop_broker(self, empty: bool) -> None:
@@ -274,7 +283,7 @@ class Town:
         gc.collect()
         gc.disable()        # when a dead life's coroutines are collected must not be up to the allocator
         try:
-            with watched(self.loop.wall, self.loop.time):
+            with watched(self.loop.wall, self.loop.time), mock.patch("streams.exchange.LINGER_S", LINGER_S if self.siege else 2):
                 self.loop.run_until_complete(self.main())
         finally:
             self.frozen = True
@@ -296,6 +305,7 @@ class Town:
         """Starts everybody and waits."""
         for name in SERVICES:
             self.start(name)
+        around = asyncio.ensure_future(self.siege.run(self)) if self.siege else None
         until, size, since = self.loop.now + self.patience_s, -1, self.loop.now
         while self.loop.now < until:
             await asyncio.sleep(0.25)
@@ -303,7 +313,11 @@ class Town:
             if now != size or not self.quiet():
                 size, since = now, self.loop.now
             elif self.loop.now - since > SETTLE_S:
+                if around:
+                    around.cancel()
                 return
+            if around and around.done():
+                around.result()
         raise Stalled(f"after {self.patience_s:.0f} s of virtual time: market over {self.over}, records "
                       f"{ {t: len(v) for t, v in self.logs.topics.items()} }, alive {[n for n, life in self.lives.items() if life.alive]}, "
                       f"ends {dict(Counter(self.ends).most_common(8))}")

@@ -1,4 +1,4 @@
-"""What must hold after any crash: nothing lost, nothing twice, no silent gap, positions exact, the ledger whole, the journal equal.
+"""What must hold after any crash: nothing lost, nothing twice, no silent gap, the books exact, the ledger whole, the journal equal.
 
 Read from what outlives the processes: the ledger, the venue's journal and, where they are at hand, the logs.
 """
@@ -12,14 +12,20 @@ import msgspec
 
 from config.settings import Settings
 from engine.desk import Desk
-from engine.execution.matching import ABOUT_REQUEST
+from engine.execution.matching import ABOUT_REQUEST, Matching
+from engine.execution.reconcile import differences
 from engine.facts import (
     ACCEPTED,
     CANCELLED,
     DONE,
+    ENTRY,
+    KILL,
+    MAIN,
     REJECTED,
+    TWIN,
     Approved,
     Cancel,
+    Control,
     Dropped,
     DroppedBatch,
     Fill,
@@ -29,8 +35,11 @@ from engine.facts import (
     Report,
     Scored,
     ScoredBatch,
+    Standing,
+    account_of,
 )
 from store.audit import answers_of, differing, entries
+from store.venue_journal import VenueJournal
 from store.verify import verify
 
 _happened = msgspec.msgpack.Decoder(Report | Fill)
@@ -85,12 +94,20 @@ def judge(settings: Settings, url: str, journal: Path, published: Iterable | Non
     scored: Counter[str] = Counter()
     numbers: dict[str, list[int]] = {}
     fills: dict[str, Fill] = {}
+    refused: set[str] = set()
     v.wrong += map(str, verify(url))
     for entry in entries(url):
         answers: list = []
         for fact in entry.consumed:
             v.facts += 1
+            killed = bool(desk.state.kills)
             outs = desk.on(fact)
+            if killed and desk.state.kills:
+                v.wrong += [f"{o.id} was opened while the desk was halted" for o in outs if isinstance(o, Order) and o.cause == ENTRY]
+            if isinstance(fact, Control) and fact.kind == KILL and fact.actor == "risk":
+                v.wrong.append(f"the desk halted itself: {fact.reason}")
+            if isinstance(fact, Report) and not fact.seq and fact.status == REJECTED:
+                refused.add(fact.order_id)
             answers += outs
             for key, blob in told(fact, outs):
                 v.said.setdefault(key, []).append(blob)
@@ -120,8 +137,9 @@ def judge(settings: Settings, url: str, journal: Path, published: Iterable | Non
     v.orders, v.fills = len(orders), len(fills)
     v.doubled += [f"candidate {i} was decided {n} times" for i, n in scored.items() if n > 1]
     at_venue = venue(journal)
-    _venue(v, at_venue, orders, numbers)
+    _venue(v, at_venue, orders, numbers, refused)
     _positions(v, desk, at_venue, fills)
+    _books(v, settings, desk, journal)
     if published is not None:
         there = Counter(msgspec.msgpack.encode(r) for r in published)
         for record in produced:
@@ -130,8 +148,9 @@ def judge(settings: Settings, url: str, journal: Path, published: Iterable | Non
     return v
 
 
-def _venue(v: Verdict, at_venue: dict[str, list[Report | Fill]], orders: dict[str, Order], numbers: dict[str, list[int]]) -> None:
-    """Orders arrived, each once; what the venue told was consumed, each once."""
+def _venue(v: Verdict, at_venue: dict[str, list[Report | Fill]], orders: dict[str, Order], numbers: dict[str, list[int]],
+           refused: set[str]) -> None:
+    """Orders arrived, each once, or the executor said that they will not; what the venue told was consumed, each once."""
     taken: Counter[str] = Counter()
     ended: Counter[str] = Counter()
     for symbol, happened in at_venue.items():
@@ -147,16 +166,43 @@ def _venue(v: Verdict, at_venue: dict[str, list[Report | Fill]], orders: dict[st
                 ended[one.order_id] += one.status in (CANCELLED, DONE, REJECTED)
     v.doubled += [f"{i} was taken {n} times by the venue" for i, n in taken.items() if n > 1]
     v.doubled += [f"the venue has {i}, which the ledger never sent" for i in taken if i not in orders]
-    v.lost += [f"{i} was sent and never reached the venue" for i in orders if not taken[i]]
+    v.lost += [f"{i} was sent and never reached the venue" for i in orders if not taken[i] and i not in refused]
+    v.wrong += [f"{i} was refused by the executor, and is at the venue" for i in sorted(refused) if taken[i]]
 
 
 def _positions(v: Verdict, desk: Desk, at_venue: dict[str, list[Report | Fill]], fills: dict[str, Fill]) -> None:
     """The Desk's position is the sum of its fills is the venue's."""
-    for symbol, happened in at_venue.items():
-        theirs = sum(f.qty if f.side == "BUY" else -f.qty for f in happened if isinstance(f, Fill))
-        ours = sum(f.qty if f.side == "BUY" else -f.qty for f in fills.values() if f.symbol == symbol)
-        held = desk.portfolio.positions.get(symbol, 0.0)
-        if max(abs(theirs - ours), abs(theirs - held)) > 1e-9:
-            v.wrong.append(f"{symbol}: position {held:g} on the desk, {ours:g} by its fills, {theirs:g} at the venue")
-    if desk.portfolio.orphans:
-        v.wrong.append(f"{desk.portfolio.orphans} venue facts of no order of ours")
+    for account, books in ((MAIN, desk.portfolio), (TWIN, desk.state.twins)):
+        for symbol, happened in at_venue.items():
+            mine = [f for f in happened if isinstance(f, Fill) and account_of(f.order_id) == account]
+            theirs = sum(f.qty if f.side == "BUY" else -f.qty for f in mine)
+            ours = sum(f.qty if f.side == "BUY" else -f.qty for f in fills.values()
+                       if f.symbol == symbol and account_of(f.order_id) == account)
+            held = books.positions.get(symbol, 0.0)
+            if max(abs(theirs - ours), abs(theirs - held)) > 1e-9:
+                v.wrong.append(f"{symbol} {account}: position {held:g} on the desk, {ours:g} by its fills, {theirs:g} at the venue")
+        if books.orphans:
+            v.wrong.append(f"{books.orphans} venue facts of no order of ours")
+
+
+def _books(v: Verdict, settings: Settings, desk: Desk, path: Path) -> None:
+    """As the venue was left, both accounts: quantity to the lot, average price, result to the cent, resting orders; none is in doubt."""
+    journal = VenueJournal(path)
+    try:
+        for symbol, (saved, _) in journal.floors().items():
+            matching = Matching(symbol, settings.instrument(symbol), settings.matching, saved.session)
+            matching.restore(saved.matching)
+            lot, h, t = matching.instrument.lot, saved.holding, saved.twin
+            resting = {o.order_id: o.qty - o.filled for o in matching.open_orders()}
+            standing = Standing(symbol, journal.id, matching.seq, saved.known_ms, matching.position * lot, h.average, h.realized_usd,
+                                h.fees_usd, resting, {}, (matching.positions[TWIN] * lot, t.average, t.realized_usd))
+            found = differences(desk.portfolio, standing, matching.instrument)
+            if desk.venue.mode == "real":
+                found += differences(desk.state.twins, standing, matching.instrument, twin=True)
+            v.wrong += [f"not as the venue says: {one}" for one in found]
+            for order in (o for books in (desk.portfolio, desk.state.twins) for o in books.orders.values()
+                          if not o.settled and books.entries[o.entry_id].symbol == symbol):
+                if matching.status(order.id) not in ("open", "pending", "cancelling"):
+                    v.wrong.append(f"{order.id} is at work on the desk, and {matching.status(order.id) or 'nothing known'} at the venue")
+    finally:
+        journal.db.close()

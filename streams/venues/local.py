@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from config.settings import Settings
 from engine.facts import Cancel, Frame, Order, Standing
-from streams.venues.port import Ask, Ended, Happened, Hello, Place, Promise, Resume, Subscribe, TakeBack
+from streams.venues.port import Answered, Ask, Ended, Happened, Hello, Place, Promise, Resume, Subscribe, TakeBack
 from streams.venues.wire import message, packed
 
 ANSWER_S = 5.0
@@ -23,8 +23,9 @@ class LocalVenue:
     def __init__(self, host: str, port: int):
         self.host, self.port = host, port
         self.hello: Hello | None = None
-        self._standing: asyncio.Queue[Standing | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[Answered | None] = asyncio.Queue()
         self._asking = asyncio.Lock()
+        self._asked = 0
 
     async def connect(self, patience_s: float = 30.0) -> Hello:
         """Waits for the exchange as long as told; `ConnectionError` names its address."""
@@ -33,8 +34,13 @@ class LocalVenue:
         while True:
             try:
                 self.reader, self.writer = await asyncio.open_connection(self.host, self.port, limit=1 << 20)
-                hello = await message(self.reader, "answer")
-                break
+                try:
+                    async with asyncio.timeout(ANSWER_S):
+                        hello = await message(self.reader, "answer")
+                    break
+                except OSError:
+                    await self.close()
+                    raise
             except OSError as error:
                 if loop.time() >= until:
                     raise ConnectionError(f"no exchange at {self.host}:{self.port} (exchange.host, exchange.port): {error}") from error
@@ -70,27 +76,42 @@ class LocalVenue:
 
     async def happenings(self, after: dict[str, int]) -> AsyncIterator[Happened]:
         """Reports and fills after these numbers, told again where need be, then as they come."""
-        await self._send(Resume(after))
+        await self.again(after)
+        async for got in self._told():
+            yield got
+
+    async def read(self) -> None:
+        """Hears answers to questions where nobody listens to `happenings`, until the line breaks."""
+        async for _ in self._told():
+            pass
+
+    async def _told(self) -> AsyncIterator[Happened]:
         try:
             while True:
                 got = await message(self.reader, "answer")
                 if isinstance(got, Happened):
                     yield got
-                elif isinstance(got, Standing):
-                    self._standing.put_nowait(got)
+                elif isinstance(got, Answered):
+                    self._answers.put_nowait(got)
         finally:
-            self._standing.put_nowait(None)
+            self._answers.put_nowait(None)
+
+    async def again(self, after: dict[str, int]) -> None:
+        """Has what happened after these numbers told again, to `happenings`."""
+        await self._send(Resume(after))
 
     async def standing(self, symbol: str, orders: Sequence[str] = ()) -> Standing:
-        """What stands, after all that `happenings` (which must be running) has told until then; `TimeoutError` without an answer."""
+        """What stands, after all that `happenings` (which must run, or `read`) has told by then; `TimeoutError` without an answer."""
         async with self._asking:
-            await self._send(Ask(symbol, list(orders)))
-            while True:
-                got = await asyncio.wait_for(self._standing.get(), ANSWER_S)
-                if got is None:
-                    raise ConnectionError("the exchange hung up")
-                if got.symbol == symbol:
-                    return got
+            self._asked += 1
+            await self._send(Ask(symbol, list(orders), self._asked))
+            async with asyncio.timeout(ANSWER_S):
+                while True:
+                    got = await self._answers.get()
+                    if got is None:
+                        raise ConnectionError("the exchange hung up")
+                    if got.number == self._asked:       # an answer to an earlier question says what stood then
+                        return got.standing
 
     async def close(self) -> None:
         """Hangs up at once, whatever the other end does."""

@@ -42,9 +42,10 @@ class Resume(msgspec.Struct, frozen=True, tag="resume"):
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
-    """What stands of this symbol, and what is known of these orders?"""
+    """What stands of this symbol, and what is known of these orders? The answer carries the question's number."""
     symbol: str
     orders: list[str]
+    number: int = 0
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -66,13 +67,19 @@ class Happened(msgspec.Struct, frozen=True, tag="happened"):
     markets: dict[str, int] = {}
 
 
+class Answered(msgspec.Struct, frozen=True, tag="answered"):
+    """What stood when the question of this number was asked."""
+    number: int
+    standing: Standing
+
+
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
     """The market is over (a recording's end)."""
     symbol: str
 
 
 Request = Subscribe | Place | TakeBack | Promise | Resume | Ask
-Answer = Frame | Hello | Happened | Standing | Ended
+Answer = Frame | Hello | Happened | Answered | Ended
 
 
 class Venue(Protocol):
@@ -86,5 +93,6 @@ class Venue(Protocol):
     async def cancel(self, cancel: Cancel) -> None: ...
     async def promise(self, symbol: str, upto_ms: int, seen: int) -> None: ...
     def happenings(self, after: dict[str, int]) -> AsyncIterator[Happened]: ...
+    async def again(self, after: dict[str, int]) -> None: ...
     async def standing(self, symbol: str, orders: Sequence[str] = ()) -> Standing: ...
     async def close(self) -> None: ...

@@ -17,6 +17,11 @@ def packed(message) -> bytes:
     return len(blob).to_bytes(LENGTH, "little") + blob
 
 
+def unpacked(blob: bytes) -> Answer:
+    """An answer without its length; `msgspec.MsgspecError` where it is none."""
+    return _answers.decode(blob)
+
+
 async def message(reader: asyncio.StreamReader, kind: str):
     """The next message of the other end: `kind` is "request" or "answer"; `ConnectionError` when it hung up or speaks otherwise."""
     try:
