@@ -23,9 +23,9 @@ from config.settings import load
 from engine.desk import Desk
 from engine.execution.reconcile import differences
 from engine.facts import CRIT, KILL, RELEASE, Control, Fill, Report, Standing, releasing
-from scripts.kill import publish
 from store import blob as blobs
 from store import bus
+from store.killing import publish
 from streams import broker as brokers
 from streams.venues.port import LENGTH, Answered, Ask
 from streams.venues.wire import packed, unpacked
