@@ -35,7 +35,7 @@ def lines(report: dict[str, Any], configured_bps: int | None = None) -> list[str
            f"{report['as_served_block_rate_pct']:.2f} %)"]
     if configured_bps is not None:
         out.append(f"configured_threshold_bps   : {configured_bps} (blocks {block_rate(report, configured_bps):.2f} %)")
-    return [*out, f"break_even_bps             : {report['break_even_bps']} (cost ratio {report['cost_ratio']:g})",
+    return [*out, f"break_even_bps             : {report['break_even_bps']} (cost ratio {report['cost_ratio']:.4g})",
             f"calibration_well_calibrated: {str(report['calibration_well_calibrated']).lower()}",
             f"calibration_max_error_bps  : {report['calibration_max_error_bps']} (as served {report['as_served_max_error_bps']}; "
             f"smallest bin {report['calibration_min_n_samples']} rows)",

@@ -73,16 +73,16 @@ def table(settings: Settings, metrics_url: str, now_ms: int, control_url: str = 
     result = resolved(at(s.eval_dir), at(s.model_dir), s.eval_max_age_hours, now_ms) if s.eval_dir and s.model_dir else None
     got = threshold.decide(result, s.min_bps, s.auto_threshold)
     model = result.resolution.model_manifest_sha256 if result and result.resolution else None
-    mine = at(s.artifact_dir) / FOLDER if s.artifact_dir else None
+    mine = at(s.artifact_dir or evidence.DEFAULT) / FOLDER
     seen = look(metrics_url)
     if not control_url:
         kind, rows = "ceremony", ceremony.ceremony(got, seen, starts(mine, model), bool(s.artifact_dir))
     else:
         theirs = at(control_artifacts) / FOLDER if control_artifacts else None
-        checks = preflight(Asked(at(s.model_dir), at(s.eval_dir), mine or Path("GRINDER_ARTIFACT_DIR"), s.min_bps, True, s.auto_threshold,
+        checks = preflight(Asked(at(s.model_dir), at(s.eval_dir), mine, s.min_bps, True, s.auto_threshold,
                                  s.eval_max_age_hours, now_ms)).checks
         kind, rows = "canary", ceremony.promotion(
             seen, look(control_url), [check.name for check in checks if not check.passed], starts(mine, model), starts(theirs, model),
-            len(evidence.sound(mine)[0]) if mine else 0)
+            len(evidence.sound(mine)[0]))
     path = evidence.write(at(s.artifact_dir), ceremony.artifact(kind, now_ms, rows)) if s.artifact_dir else None
     return Table(kind, rows, got, path)

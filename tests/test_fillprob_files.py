@@ -193,11 +193,12 @@ def test_no_ledger_is_an_error_that_names_it(tmp_path, capsys):
 
 
 @pytest.mark.recorded
-@pytest.mark.parametrize("name, trips_", [("hummingbot_fills", 60), ("binance_spot_BTCUSDT_own_maker_fills_2022", 300)])
-def test_a_recorded_order_log_becomes_trips(recordings, tmp_path, name, trips_):
+@pytest.mark.parametrize("name, trips, won", [("hummingbot_fills", 59, 19), ("binance_spot_BTCUSDT_own_maker_fills_2022", 548, 356)])
+def test_a_recorded_order_log_becomes_trips(recordings, tmp_path, name, trips, won):
     path = recordings.parent / "orders" / f"{name}.parquet"
     if not path.is_file():
         pytest.skip(f"{path} is not among the recordings")
     assert run(build_fill_dataset_v1, "--fixture", path, "--out-dir", tmp_path) == 0
     rows, _ = fill_outcomes.load(tmp_path / "fill_outcomes_v1")
-    assert len(rows) > trips_ and {row.source for row in rows} == {"import"} and all(row.entry_qty == row.exit_qty for row in rows)
+    assert (len(rows), sum(row.outcome == "win" for row in rows)) == (trips, won)
+    assert {row.source for row in rows} == {"import"} and all(row.entry_qty == row.exit_qty for row in rows)

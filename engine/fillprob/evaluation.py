@@ -122,9 +122,9 @@ def evaluate(rows: Sequence[Roundtrip], model: FillModelV0, dataset_path: str, m
 
 
 def rounded(value: Any) -> Any:
-    """Fractions to two places, wherever they stand."""
+    """Fractions to two places, wherever they stand; but for what one was told."""
     if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
+        return {key: one if key == "cost_ratio" else rounded(one) for key, one in value.items()}
     if isinstance(value, list):
         return [rounded(one) for one in value]
     return round(value, 2) if isinstance(value, float) else value
