@@ -74,8 +74,8 @@ def keys(kind: type[Struct], at: str, said: dict[str, tuple[str, str]]) -> Itera
         if isinstance(hint, type) and issubclass(hint, Struct):
             yield from keys(hint, path, said)
             continue
-        if typing.get_origin(hint) is dict:
-            continue
+        if typing.get_origin(hint) is dict or any(isinstance(a, type) and issubclass(a, Struct) for a in typing.get_args(hint)):
+            continue        # a section, or what stands in a file of its own
         value, why = said.get(path, ("", ""))
         variable = VARIABLE.fullmatch(value)
         yield Key(path, variable[1] if variable else "", (variable[2] or "") if variable else value, kind_of(hint), why)

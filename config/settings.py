@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from engine import settings as e
 from engine.rewards import arms
+from engine.sizing.curve import FORMULA, Curve, unsealed
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
@@ -159,6 +160,7 @@ class Settings(Struct, frozen=True):
     feed: str
     symbols: dict[str, e.Instrument]
     market: dict[str, e.MarketModel]
+    curve: Curve | None      # in the file that sizing.fill_curve names
 
     def instrument(self, symbol: str) -> e.Instrument:
         """The symbol's ticks, lots and fees; `ConfigError` where `config/symbols.yaml` does not have it."""
@@ -202,18 +204,41 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
     sources: dict[str, str] = {}
     for path in (DEFAULT, *map(Path, overrides)):
         merge(tree, aliased(read(path, faults), path, faults), path, sources)
+    if "curve" in tree:
+        faults.append(f"{sources.get('curve', '')}: curve: unknown key; a fitted curve is a file that sizing.fill_curve names")
     if faults:
         raise ConfigError(faults)
-    built = build(Settings, tree, "", env, faults, sources)
+    built = build(Settings, tree | {"curve": None}, "", env, faults, sources)
     if built and not faults and not is_speed(built.exchange.speed):
         faults.append(f"exchange.speed: {built.exchange.speed!r} is not a number above 0, or max (SPEED)")
     if built and not faults:
         for fault in wrong_arms(built.bandit) + early_expiry(built) + unpriced(built):
             named = {sources.get(key, "") for key in KEY.findall(fault)} - {"", str(DEFAULT)}
             faults.append(": ".join([*sorted(named)[:1], fault]))
+    if built and not faults and built.sizing.fill_curve != FORMULA:
+        try:
+            built = msgspec.structs.replace(built, curve=fill_curve(built))
+        except ValueError as error:
+            named = {sources.get("sizing.fill_curve", "")} - {"", str(DEFAULT)}
+            faults.append(": ".join([*named, f"sizing.fill_curve: {error}"]))
     if faults:
         raise ConfigError(faults)
     return built
+
+
+def fill_curve(s: Settings) -> Curve:
+    """The curve in the file that the settings name; `ValueError` where it is none, or was fitted to another patience than the desk's."""
+    path = Path(s.sizing.fill_curve).expanduser()
+    path = path if path.is_absolute() else ROOT / path
+    try:
+        curve = unsealed(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); {FORMULA} or a file of scripts.fit_fill_curve was expected") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if curve.horizon_ms != s.desk.entry_ttl_ms:
+        raise ValueError(f"{path}: fitted to orders that rest for {curve.horizon_ms} ms, desk.entry_ttl_ms is {s.desk.entry_ttl_ms}")
+    return curve
 
 
 def wrong_arms(bandit: e.BanditSettings) -> list[str]:

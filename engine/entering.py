@@ -22,7 +22,7 @@ from engine.scoring.features import FEATURES
 from engine.settings import Instrument, Mind
 from engine.sizing.caps import Inputs
 from engine.sizing.collateral import Worth, worth
-from engine.sizing.fill import Formula
+from engine.sizing.fill import wired
 from engine.sizing.predictors import Diffusion, Predictors, Walk, moment
 from engine.sizing.size import Sized, Sizer, Wish
 from engine.state import DAY_MS, FULL, PAPER, State, Touch
@@ -53,7 +53,7 @@ class Entering:
     def __init__(self, mind: Mind):
         self.mind = mind
         self.rules = guards.Rules(mind.risk, mind.gates, mind.controls, mind.sizing.min_free_balance_usd)
-        self.curve = Formula()
+        self.curve = wired(mind.curve)
         self.sizer = Sizer(mind.sizing, mind.features, Predictors(Diffusion(mind.sizing.tail), self.curve, Walk()))
         self.rewards = Rewards(mind.rewards, mind.bandit, mind.features)
         self.gate = FillProbGate(mind.fill_prob, None)

@@ -131,6 +131,7 @@ SIZING_RISK_MULTIPLIER = gauge("policy_sizing_risk_multiplier", "What risk left 
 SIZING_RISK_MULTIPLIER_SEEN = histogram(
     "policy_sizing_risk_multiplier_seen", "What risk left of each size", (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 )
+SIZING_FILL_CURVE_ID = gauge("policy_sizing_fill_curve_id", "1 for the fill curve in force (formula: S1's own)", id=ANY)
 SIZING_RISK_SCALED_TOTAL = counter("policy_sizing_risk_scaled_total", "Sizings that a risk factor reduced", factor=FACTORS)
 PLAN_NOTIONAL_USD_TOTAL = counter("policy_plan_notional_usd_total", "Notional of the planned entries", symbol=SYMBOL)
 ORDERS_TOTAL = counter("orders_total", "Orders sent", cause=CAUSES)

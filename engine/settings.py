@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
+from engine.sizing.curve import Curve
+
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
@@ -101,7 +103,7 @@ class TailModel(Struct, frozen=True):
 
 
 class Sizing(Struct, frozen=True):
-    """S1's order size, S0's caps on it, and what risk leaves of it."""
+    """S1's order size, S0's caps on it, and what risk leaves of it. `fill_curve`: a fitted curve's file, or `formula` for S1's own."""
     leverage: Positive
     notional_cap_usd: NonNegative
     use_all_in: bool
@@ -111,6 +113,7 @@ class Sizing(Struct, frozen=True):
     collateral: CollateralPrice
     risk: RiskScaling
     tail: TailModel
+    fill_curve: str
 
 
 class Venue(Struct, frozen=True):
@@ -439,3 +442,5 @@ class Mind(Protocol):
     def bandit(self) -> BanditSettings: ...
     @property
     def symbols(self) -> Mapping[str, Instrument]: ...
+    @property
+    def curve(self) -> Curve | None: ...

@@ -187,6 +187,7 @@ class Telemetry:
         """The account as it stands; `stuck`: a record that the desk cannot carry."""
         meter, portfolio = self.meter, desk.portfolio
         self.rewards.stands(desk.entering.rewards)
+        meter.set(m.SIZING_FILL_CURVE_ID, 1, id=desk.entering.curve.id)
         for state in TRADING:
             meter.set(m.TRADING_STATE, 1 if state == (HALTED if stuck and desk.idle else REDUCING if stuck else desk.trading) else 0,
                       state=state)

@@ -259,8 +259,9 @@ def desk(settings: Settings) -> g.Dashboard:
             (8, graph("Parity and schema", "Disagreements and mismatches, 5 minutes", {
                 "parity {{stage}}": total(m.ONNX_PARITY_FAIL_TOTAL, "stage", window="5m", function="increase"),
                 "schema": total(m.SCHEMA_MISMATCH_TOTAL, window="5m", function="increase")})),
-            (8, states("Models in their slots", "Which model was where", {
-                "active {{id}}": level(m.MODEL_ACTIVE_ID, "id"), "shadow {{id}}": level(m.MODEL_SHADOW_ID, "id")},
+            (8, states("Models in their slots", "Which model was where, and which fill curve predicts", {
+                "active {{id}}": level(m.MODEL_ACTIVE_ID, "id"), "shadow {{id}}": level(m.MODEL_SHADOW_ID, "id"),
+                "fill {{id}}": level(m.SIZING_FILL_CURVE_ID, "id")},
                 {0: ("out", GREY), 1: ("in", GREEN)})),
             (8, stat("Live ≠ replay", "Decisions that a re-run of the journal takes otherwise",
                      total(m.LIVE_REPLAY_DIFF_TOTAL, window="1d", function="increase"), "short", BAD_IF_ANY, 0)),

@@ -34,7 +34,7 @@ def _size(d: Decision) -> Row:
     caps = {c.name: round(c.usd, 6) for c in z.caps if math.isfinite(c.usd)}
     predicted = {"rugProb": z.predicted.rug_prob, "pFill": z.predicted.p_fill, "expSlipBps": z.predicted.exp_slip_bps}
     known = {name: value if value is None or math.isfinite(value) else None for name, value in predicted.items()}
-    return [d.choice.arm, z.multiplier, z.note, json.dumps(caps), json.dumps(known), json.dumps(d.rungs)]
+    return [d.choice.arm, z.multiplier, z.note, json.dumps(caps), json.dumps(known | {"curve": z.curve}), json.dumps(d.rungs)]
 
 
 def refused_row(d: Dropped) -> Row:

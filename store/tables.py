@@ -46,7 +46,7 @@ decisions = Table(
     Column("cap", String, nullable=False), Column("qty", Float, nullable=False), Column("price", Float, nullable=False),
     Column("epoch", Integer),    # a refusal carries none; nor what follows, of the size
     Column("arm", String), Column("multiplier", Float), Column("note", String), Column("caps", Text),      # json: USD by cap
-    Column("predicted", Text), Column("levels", Text),     # json: rugProb, pFill, expSlipBps; price, quantity and probability of each level
+    Column("predicted", Text), Column("levels", Text),     # json: rugProb, pFill, expSlipBps, curve; each level's price, quantity, p
     Index("decisions_recent", sa.desc("ts_ms")), Index("decisions_symbol", "symbol", sa.desc("ts_ms")),
     Index("decisions_code", "code", "allowed", sa.desc("ts_ms")))
 orders = Table(

@@ -2,6 +2,7 @@
 import doctest
 import re
 import typing
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from msgspec import Meta, Struct
 import config.reference as reference
 from config.settings import ROOT, Settings, load
 from engine import metrics as m
+from engine.sizing.curve import COLUMNS, FillParameters, curve_of, sealed
 from scripts import build_generated
 
 SETTINGS = load(env={})
@@ -49,6 +51,7 @@ def leaves(value: Struct, at: str = "") -> dict[str, object]:
 def test_every_key_of_the_settings_is_on_the_page_once_with_its_default():
     rows = dict(re.findall(r"^\| `([a-z_]\w*(?:\.\w+)*)` \| [^|]*\| (`[^`]*`|empty) \|", CONFIG, re.M))
     real = leaves(SETTINGS)
+    assert real.pop("curve") is None, "it stands in a file of its own, which sizing.fill_curve names"
     assert rows.keys() == real.keys()
     for key, shown in rows.items():
         value, text = real[key], "" if shown == "empty" else shown.strip("`")
@@ -71,11 +74,18 @@ def another(text: str) -> str:
         return "SOLUSDT"
 
 
-def test_every_environment_name_on_the_page_moves_its_key():
+def a_curve(folder: Path) -> str:
+    """A file that sizing.fill_curve may name."""
+    parameters = FillParameters(0.5, [0.0] * len(COLUMNS), list(COLUMNS), 0.0, 1, 0.5, [])
+    (folder / "curve.json").write_bytes(sealed(curve_of(parameters, SETTINGS.desk.entry_ttl_ms), "", {}, {}))
+    return str(folder / "curve.json")
+
+
+def test_every_environment_name_on_the_page_moves_its_key(tmp_path):
     rows = re.findall(r"^\| `([\w.]+)` \| `(\w+)` \| (`[^`]*`|empty) \|", CONFIG, re.M)
     assert len(rows) > 30
     for key, name, default in rows:
-        other = another("" if default == "empty" else default.strip("`"))
+        other = a_curve(tmp_path) if key == "sizing.fill_curve" else another("" if default == "empty" else default.strip("`"))
         assert leaves(load(env={name: other}))[key] != leaves(SETTINGS)[key], f"{name}={other} does not move {key}"
 
 

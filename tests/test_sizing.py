@@ -35,7 +35,7 @@ class Said:
         self.rug, self.fill, self.slip = rug, fill, slip
 
     def ports(self) -> Predictors:
-        return Predictors(self, type("F", (), {"p": lambda _, now, level, step_bps: self.fill})(), self)
+        return Predictors(self, type("F", (), {"id": "said", "p": lambda _, now, level, step_bps: self.fill})(), self)
 
     def p(self, now, stop_bps, holding_ms):
         return self.rug

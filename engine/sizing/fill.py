@@ -6,41 +6,15 @@ distance from the touch nor with the queue before the order, however the rows ma
 
 from math import exp, isfinite
 
-import msgspec
 import numpy as np
 
+from engine.sizing.curve import COLUMNS, DEPTH, DISTANCE, FORMULA, QUEUE, Curve, Decile, FillParameters
 from engine.sizing.predictors import Moment
 from engine.sizing.risk import clamp
 
-COLUMNS = ("queue", "qi", "depth", "distance_bps", "spread_bps")
-QUEUE, DEPTH, DISTANCE = (COLUMNS.index(name) for name in ("queue", "depth", "distance_bps"))
 FADES = 0.35           # S1's: how fast a level of the ladder fades; stands in where the rows know one distance only
 RIDGE = 1e-3           # a pull of every weight to 0, in rows, so that columns that say the same have a finite answer
 DECILES = 10
-
-
-class Decile(msgspec.Struct, frozen=True):
-    """A tenth of the rows by queue position, as S1's table has it; `avg_depth` is the mean of `depth`."""
-
-    queue_upto: float
-    fill_probability: float
-    avg_depth: float
-    count: int
-
-
-class FillParameters(msgspec.Struct, frozen=True):
-    """A fitted curve: what a registry or a ledger keeps of it. `weights` stand in the order of `columns`.
-
-    `fades` is S1's fading by level where the rows could not tell how the distance matters, else 0.
-    """
-
-    intercept: float
-    weights: list[float]
-    columns: list[str]
-    fades: float
-    rows: int
-    filled: float
-    deciles: list[Decile]
 
 
 def s1_fill(queue: float, qi: float, depth: float, level: float, spread: float) -> float:
@@ -55,6 +29,8 @@ def s1_fill(queue: float, qi: float, depth: float, level: float, spread: float) 
 class Formula:
     """S1's curve, unfitted; the spread counts in bps, so that it means the same at any price."""
 
+    id = FORMULA
+
     def p(self, now: Moment, level: float, step_bps: float = 0.0) -> float:
         """0.05…0.95; inside the spread as at the touch."""
         return s1_fill(now.queue, now.qi, now.depth, max(level, 0.0), now.spread_bps)
@@ -63,10 +39,10 @@ class Formula:
 class FittedCurve:
     """The logistic curve of these parameters; `ValueError` where they are of other columns than these."""
 
-    def __init__(self, parameters: FillParameters):
+    def __init__(self, parameters: FillParameters, id: str = "fitted"):
         if tuple(parameters.columns) != COLUMNS or len(parameters.weights) != len(COLUMNS):
             raise ValueError(f"fill curve of {', '.join(parameters.columns)}: expected {', '.join(COLUMNS)}")
-        self.parameters = parameters
+        self.parameters, self.id = parameters, id
 
     def p(self, now: Moment, level: float, step_bps: float = 0.0) -> float:
         """0…1; inside the spread as at the touch. Not a number in gives not a number out."""
@@ -77,6 +53,11 @@ class FittedCurve:
         if not isfinite(z):
             return float("nan")
         return exp(-self.parameters.fades * behind) / (1.0 + exp(-clamp(z, -40.0, 40.0)))
+
+
+def wired(curve: Curve | None) -> Formula | FittedCurve:
+    """The curve in force: the fitted one where there is one, else S1's formula."""
+    return Formula() if curve is None else FittedCurve(curve.parameters, curve.id)
 
 
 def fit(rows: np.ndarray, filled: np.ndarray, rounds: int = 50) -> FillParameters:

@@ -70,6 +70,9 @@ class Slippage(Protocol):
 class FillCurve(Protocol):
     """P(a resting order is filled before it is taken back); `level` counts steps of the ladder behind the touch, `step_bps` wide each."""
 
+    @property
+    def id(self) -> str: ...
+
     def p(self, now: Moment, level: float, step_bps: float = 0.0) -> float: ...
 
 

@@ -98,6 +98,7 @@ class Sized(msgspec.Struct, frozen=True, gc=False):
     notional_usd: float = 0.0
     code: str = ""
     numbers: str = ""
+    curve: str = ""       # id of the fill curve that was asked
 
 
 def lots(notional_usd: float, price: float, instrument: Instrument) -> tuple[float, str, str]:
@@ -167,7 +168,8 @@ class Sizer:
         predicted = self.predictors.of(
             wish.moment, wish.stop_bps, wish.holding_ms, wish.level, wish.step_bps, whole / instrument.lot, wish.near_lots, wish.near)
         scaling = self.scale(predicted, s.risk)
-        qty, found = whole, {"predicted": predicted, "multiplier": scaling.multiplier, "factors": scaling.factors}
+        qty, found = whole, {
+            "predicted": predicted, "multiplier": scaling.multiplier, "factors": scaling.factors, "curve": self.predictors.fill.id}
         if scaling.multiplier < risk.COUNTS:
             qty, code, numbers = lots(cap.usd * scaling.multiplier * i.leverage, wish.price, instrument)
             if code:
