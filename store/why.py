@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from engine.facts import (
     CANCELLED,
     DONE,
+    ENTRY,
     REJECTED,
     Approved,
     Cancel,
@@ -25,7 +26,10 @@ from engine.facts import (
     Outcomes,
     Report,
     Reports,
+    Rewarded,
+    account_of,
 )
+from engine.rewards.attribution import Attributed
 from store import tables
 from store.blob import Entry
 from store.chain import checked, entry_in, place_of, rows
@@ -53,22 +57,29 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A fact of the story and its place: an order, a cancel, a report, a fill or the outcome."""
+    """A fact of the story and its place: an order, a cancel, a report, a fill, the outcome, or what it was worth to its arm."""
     at: Place
-    fact: Order | Cancel | Report | Fill | Outcome
+    fact: Order | Cancel | Report | Fill | Outcome | Attributed
 
 
 class Story(msgspec.Struct, frozen=True):
-    """An order's chain. `order` is the one that was asked for, `entry` the order that opened its position, whose decision holds the
-    score and the candidate; `steps` all that followed, in the ledger's order, without repeats."""
+    """An order's chain. `order` is the one that was asked for, `entry` the first level of the entry that opened its position, whose
+    decision holds the score and the candidate; `steps` all that followed, in the ledger's order, without repeats. `real` is the entry
+    that a paper twin doubles."""
     order: Order
     entry: Order
     steps: list[Step]
+    real: Order | None = None
 
     @property
     def decision(self) -> Decision | None:
-        """What was decided, with the score and the candidate inside."""
-        return self.entry.decision
+        """What was decided, with the score and the candidate inside; of a twin, for the entry that it doubles."""
+        return self.entry.decision or (self.real.decision if self.real else None)
+
+    @property
+    def reward(self) -> Attributed | None:
+        """What it was worth to its arm; None before it has ended, and for a twin."""
+        return next((s.fact for s in self.steps if isinstance(s.fact, Attributed)), None)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -146,7 +157,8 @@ def _follow(engine: sa.Engine, order_id: str, writer: str, seq: int, scan: bool)
             tail.read(Place(writer, row.seq, row.ts_ms, checked(engine, row, writer).hex()), entry_in(engine, row, writer))
             if tail.over:
                 break
-    return Story(order, entry, tail.steps)
+    twin = f"E{entry.id[1:]}" if account_of(entry.id) and entry.decision is None else ""
+    return Story(order, entry, tail.steps, _sent(engine, twin, *place) if twin and (place := place_of(engine, twin)) else None)
 
 
 def _told(engine: sa.Engine, entry_id: str, writer: str, first: int, scan: bool) -> Iterator[sa.Row]:
@@ -184,6 +196,7 @@ class _Tail:
         self.seen: set = set()
         self.ended: dict[str, float] = {}       # filled quantity that an order's last report speaks of
         self.filled: dict[str, float] = {}
+        self.levels = {entry_id}                # the orders that open it
         self.closed = False
 
     def names(self, blob: bytes) -> bool:
@@ -192,9 +205,8 @@ class _Tail:
 
     @property
     def over(self) -> bool:
-        """The position is closed, or its entry ended with nothing filled: nothing more can follow."""
-        unfilled = self.entry_id in self.ended and not self.ended[self.entry_id] and not self.filled.get(self.entry_id)
-        return self.closed or unfilled
+        """The position is closed, or every level of its entry ended with nothing filled: nothing more can follow."""
+        return self.closed or all(i in self.ended and not self.ended[i] and not self.filled.get(i) for i in self.levels)
 
     def read(self, at: Place, entry: Entry) -> None:
         for fact in entry.consumed:
@@ -206,6 +218,8 @@ class _Tail:
                 for order in said.orders:
                     if order.entry_id == self.entry_id:
                         self.ids[order.id] = order.id.encode()
+                        if order.cause == ENTRY:
+                            self.levels.add(order.id)
                         self.add(at, order, order.id)
                 for cancel in said.cancels:
                     if cancel.order_id in self.ids:
@@ -215,6 +229,10 @@ class _Tail:
                     if outcome.id == self.entry_id:
                         self.add(at, outcome, "outcome")
                         self.closed = True
+            elif isinstance(said, Rewarded):
+                for item in said.items:
+                    if isinstance(item, Attributed) and item.order_id == self.entry_id:
+                        self.add(at, item, "reward")
 
     def add(self, at: Place, fact, key) -> None:
         if key in self.seen:

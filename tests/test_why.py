@@ -1,5 +1,6 @@
 """Why was this order sent? The whole chain from the ledger, by command and as data. On SQLite and on PostgreSQL."""
 import json
+import re
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from store.database import LedgerError
 from store.ledger import Ledger
 from store.projections import Projector
 from store.why import UnknownOrder, features_of, why
+from tests.desks import Written, levelled
 from tests.ledgers import BACKENDS, T0, dropped, entry, fill, fresh, hand, history, market, outcome, refusal, report, said, way_out
 
 BOUGHT, OTHER, TAKEN_BACK, WAITING = entry(1), entry(50), entry(60), entry(70)
@@ -176,3 +178,77 @@ def test_a_ledger_that_is_not_there_is_said_in_one_line(main, tmp_path, capsys):
 def test_steps_are_orders_cancels_reports_fills_and_outcomes(url):
     seen = {type(s.fact) for i in (BOUGHT, TAKEN_BACK) for s in why(url, i.id).steps}
     assert seen == {Order, Cancel, Report, Fill, Outcome}
+
+
+# a ladder, its size, its arm and its reward; by a real desk
+
+@pytest.fixture
+def desk(tmp_path):
+    made = Written(f"sqlite:///{tmp_path}/desk.db", levelled(real=True))
+    made.market()
+    yield made
+    made.ledger.close()
+
+
+def real_and_twin(orders: list[Order]) -> tuple[list[Order], list[Order]]:
+    return [o for o in orders if o.route != "twin"], [o for o in orders if o.route == "twin"]
+
+
+def test_a_story_goes_on_where_the_first_level_was_taken_back_and_another_was_filled(desk):
+    (first, second, *others), _ = real_and_twin(desk.enter())
+    for order in (first, *others):
+        desk.seq += 1
+        desk.tell(Report(order.id, order.symbol, CANCELLED, reasons.REQUESTED, 0.0, desk.seq, desk.now))
+    [way] = [o for o in desk.filled(second) if isinstance(o, Order)]
+    desk.filled(way)
+    story = why(desk.url, first.id)
+    assert {s.fact.order_id for s in story.steps if isinstance(s.fact, Fill)} == {second.id, way.id}
+    assert story.outcome.qty == second.qty and story.reward.order_id == first.id and story.reward.arm == story.decision.choice.arm
+
+
+def test_a_ladder_of_which_nothing_was_filled_ends_with_its_last_level(desk):
+    mine, _ = real_and_twin(desk.enter())
+    for order in mine:
+        desk.seq += 1
+        desk.tell(Report(order.id, order.symbol, CANCELLED, reasons.REQUESTED, 0.0, desk.seq, desk.now))
+    story = why(desk.url, mine[0].id)
+    assert story.outcome is None and not story.reward.filled
+    assert [s.fact.order_id for s in story.steps if isinstance(s.fact, Report) and s.fact.status == CANCELLED] == [o.id for o in mine]
+
+
+def test_a_twin_tells_its_own_story_with_the_decision_of_the_entry_that_it_doubles(desk, capsys):
+    (real, *_), (twin, *_) = real_and_twin(desk.enter())
+    desk.filled(twin)
+    story = why(desk.url, twin.id)
+    assert (story.entry, story.real, story.decision, story.reward) == (twin, real, real.decision, None)
+    assert why(desk.url, real.id).real is None
+    assert command.main([twin.id, "--ledger", desk.url]) == 0
+    assert f"the twin of {real.id}: in no sum of the desk" in capsys.readouterr().out
+
+
+def test_the_command_shows_caps_factors_arm_levels_guards_and_reward(desk, capsys):
+    outcomes = desk.round_trip()
+    story = why(desk.url, outcomes[0].id)
+    d = story.decision
+    assert command.main([outcomes[0].id, "--ledger", desk.url]) == 0
+    out = capsys.readouterr().out
+    for cap in d.sized.caps:
+        assert re.search(rf"cap {cap.name} +{f'{cap.usd:.2f}' if cap.usd < float('inf') else 'does not bind'}", out), cap
+    assert re.search(rf"cap {d.cap} .*<- binds", out) and f"multiplier {d.sized.multiplier:.4f}" in out
+    assert f"{d.choice.arm}, drawn with probability {d.choice.propensity:.4f}" in out and "near liquidation" in out
+    for n, (_, _, _, p) in enumerate(d.rungs):
+        assert re.search(rf"{n + 1} +{re.escape(story.entry.id)}{f'.{n}' if n else ''} .* {p:.4f} .*filled", out), n
+    assert f"{story.reward.reward:+.4f} to {d.choice.arm}" in out
+    assert command.main([outcomes[0].id, "--ledger", desk.url, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["reward"]["reward"] == story.reward.reward and told["entry"]["decision"]["sized"]["cap"] == d.cap
+
+
+def test_a_refused_candidate_is_explained_with_the_settings_that_move_its_code(desk, capsys):
+    [no] = desk.signal(p=0.1)
+    desk.projected()
+    assert command.main([no.scored.signal.id, "--ledger", desk.url]) == 0
+    out = capsys.readouterr().out
+    assert no.numbers in out and "the probability is below the minimum" in out and "policy.min_confidence" in out
+    assert command.main([no.id, "--ledger", desk.url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"] == ["policy.min_confidence"]
