@@ -13,6 +13,7 @@ from store import disk
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 READY = ".headline"
+PAGES = ("desk", "positions", "sizing", "decisions", "order", "models", "control")
 
 
 def chromium() -> str | None:
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     """One picture, or one of every page."""
     parser = argparse.ArgumentParser(prog="sluice screenshot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      epilog="example:\n  python -m scripts.screenshot --page desk --out docs/images/console.png")
-    parser.add_argument("--page", default="desk", choices=("desk", "decisions", "order", "models"), help="which; default: %(default)s")
+    parser.add_argument("--page", default="desk", choices=PAGES, help="which; default: %(default)s")
     parser.add_argument("--out", type=Path, default=settings.ROOT / "docs" / "images" / "console.png", help="the PNG to write")
     parser.add_argument("--url", help="where the console is; default: the configured port of this machine")
     parser.add_argument("--width", type=positive, default=1600, help="of the window in pixels; default: %(default)s")

@@ -25,7 +25,7 @@ class Written:
     """A desk whose every fact is a transaction of its ledger."""
 
     def __init__(self, url: str, settings: Settings):
-        self.url, self.settings, self.ledger = url, settings, Ledger(url, "risk", "OFF")
+        self.url, self.settings, self.ledger = url, settings, Ledger(url, "risk", "OFF" if url.startswith("sqlite") else "NORMAL")
         self.host = DeskHost(settings, self.ledger, Telemetry(Silent()), False)  # type: ignore[arg-type]
         self.seq, self.now = 0, T
 

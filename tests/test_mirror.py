@@ -3,7 +3,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from desks import SYMBOL, Written, levelled
-from ledgers import hand
+from ledgers import BACKENDS, fresh, hand
 
 from engine.facts import KILL, Control
 from store import tables
@@ -13,6 +13,8 @@ from store.mirror import Mirror
 
 def reader(url: str) -> sa.Engine:
     """A door that can only read."""
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, execution_options={"postgresql_readonly": True})
     return sa.create_engine(url.replace("sqlite:///", "sqlite:///file:") + "?mode=ro&uri=true", poolclass=sa.NullPool)
 
 
@@ -30,12 +32,20 @@ def written(tmp_path):
     made.ledger.close()
 
 
+@pytest.fixture(params=BACKENDS)
+def anywhere(request, tmp_path):
+    made = Written(fresh(request.param, tmp_path), levelled(real=True))
+    yield made
+    made.ledger.close()
+
+
 def same(seen, w: Written) -> bool:
     return msgspec.msgpack.encode(seen.state) == w.desk.snapshot()
 
 
 @pytest.mark.parametrize("snapshot", [False, True])
-def test_a_look_is_the_desk_byte_for_byte_and_the_next_look_follows_it(written, snapshot):
+def test_a_look_is_the_desk_byte_for_byte_and_the_next_look_follows_it(anywhere, snapshot):
+    written = anywhere
     trade(written)
     if snapshot:
         written.host.snapshot(written.ledger.head()[0])
