@@ -161,7 +161,7 @@ class Tally:
 
     def counts(self, counted: sa.Select) -> pd.DataFrame:
         """`code`, `allowed`, `n` of a statement over `decisions`, the most frequent first. Rows are only ever added there."""
-        number = sa.literal_column("decisions.rowid")
+        number: sa.ColumnElement[int] = sa.literal_column("decisions.rowid", sa.Integer)
         with self.lock:
             last = int(read(sa.select(sa.func.coalesce(sa.func.max(number), 0).label("row")).select_from(tables.decisions))["row"].iloc[0])
             if last < self.row:         # filled again from nothing
