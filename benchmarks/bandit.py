@@ -1,24 +1,33 @@
-"""The bandit in worlds whose best arm is known: regret against the best and the uniform choice, and whether off-policy intervals hold.
+"""The bandit where the best arm is known: regret against the best and the uniform choice, and whether off-policy intervals hold.
 
     python -m benchmarks.bandit                               20,000 orders in two worlds, regret by setting
     python -m benchmarks.bandit --plot data/regret.html       and the curves as a page
     python -m benchmarks.bandit --log data/choices.parquet    and the shipped setting's rows, for python -m scripts.off_policy
     python -m benchmarks.bandit --coverage 500                how often each interval holds the truth, of so many logs
+    python -m benchmarks.bandit --market standx --confidence 0.2       on a market, through desk and venue
 
-Orders go through the real queue, bandit and reward; outcomes come back up to 40 orders late and out of turn.
+In worlds that are made, a reward's mean is written down. On a market (a recording's name or folder, or an archive) nobody has written it,
+so every arm is also run alone, as a desk that always takes it, over the same candidates and scores: what an entry earned there is the
+arm's worth, and the best of them the best arm.
+
+In the made worlds orders go through the real queue, bandit and reward; outcomes come back up to 40 orders late and out of turn.
 """
 import argparse
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from benchmarks._arms import World, lived, logged
 from config import settings as config
 from engine.rewards import ope
-from scripts._arguments import ended
-from store import choices, disk
+from scripts._arguments import ended, share, some_seconds
+from store import choices, disk, importers
+from store.closed import frames_of
 from store.figures_rewards import regret_curves
+from store.scorer import Scorer
+from store.stages import flags_of, lined_up, run_all
 
 WORLDS = {"one best arm": {"gap": 0.15, "slope": 0.1}, "the context decides": {"gap": 0.0, "slope": 0.4}}
 AT = (0.05, 0.25, 1.0)
@@ -89,10 +98,54 @@ def coverage(settings: config.Settings, replications: int, n: int, seed: int) ->
                   flush=True)
 
 
+def on_market(settings: config.Settings, args: argparse.Namespace) -> None:
+    """Every arm alone, the uniform choice and the bandit over one market."""
+    but = msgspec.structs.replace
+    settings = but(settings, policy=but(settings.policy, cooldown_seconds_per_symbol=args.cooldown, cooldown_seconds_global=0.0),
+                   risk=but(settings.risk, loss_streak_max=0, daily_loss_cap_usd=0.0), features=flags_of("111"))
+    scorer = Scorer.load(Path(args.models) if args.models else settings.folder("models"), "active")
+    if scorer is None:
+        raise SystemExit("no active model: python -m flows.train makes a first one")
+    root, symbols = importers.open_recording(args.market, settings.folder("data") / "recordings", settings)
+    bandit = settings.bandit
+    variants = {arm: but(settings, bandit=but(bandit, enabled=False, arm=arm)) for arm in bandit.arms}
+    variants["uniform"] = but(settings, bandit=but(bandit, epsilon_floor=1.0))
+    variants |= {"bandit, shipped": settings, "bandit, alpha 0.3": but(settings, bandit=but(bandit, alpha=0.3))}
+    began = time.perf_counter()
+    running = lined_up(variants, scorer, frames_of(root, symbols, settings.frames.max_events), args.confidence)
+    run_all(running)
+    worth = {r.told.digits: np.array([e.reward for e in r.earned]) for r in running}
+    alone = {arm: float(worth[arm].mean()) for arm in bandit.arms if len(worth[arm])}
+    if not alone:
+        raise SystemExit(f"nothing entered on {args.market}: --confidence P lets candidates in")
+    best, worst = max(alone, key=alone.__getitem__), min(alone, key=alone.__getitem__)
+    print(f"{args.market}: {', '.join(symbols)}, {running[0].told.candidates:,} candidates, cooldown {args.cooldown:g} s, no halts "
+          f"({time.perf_counter() - began:.0f} s)")
+    print(f"best arm alone: {best}, worst: {worst}; regret: what an entry earned less than with the best alone")
+    print(f"{'choice':<20} {'entries':>8} {'filled':>7} {'reward':>8} {'± (1 s.e.)':>11} {'regret':>8} {'of uniform':>10} "
+          f"{'best arm, last tenth':>21}")
+    uniform = alone[best] - float(worth["uniform"].mean()) if len(worth["uniform"]) else float("nan")
+    for r in running:
+        name, got = r.told.digits, worth[r.told.digits]
+        if not len(got):
+            continue
+        last = r.earned[-max(1, len(got) // 10):]
+        regret, filled = alone[best] - float(got.mean()), sum(e.filled for e in r.earned) / len(got)
+        tail = "" if name in alone else f"{sum(e.arm == best for e in last) / len(last):.1%}"
+        late = "" if name in alone else f"{regret / uniform:.1%}"
+        print(f"{name:<20} {len(got):>8,} {filled:>7.1%} {got.mean():>+8.4f} {got.std() / np.sqrt(len(got)):>11.4f} {regret:>8.4f} "
+              f"{late:>10} {tail:>21}")
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bandit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--market", help="a recording's name or folder, or an archive: run every arm alone and the bandit over it")
+    parser.add_argument("--models", help="with --market: registry folder (default paths.models)")
+    parser.add_argument("--confidence", type=share, metavar="P", help="with --market: let candidates in from this probability on")
+    parser.add_argument("--cooldown", type=some_seconds, default=5.0, metavar="S",
+                        help="with --market: between two entries of a symbol, so that there is something to learn from (default 5)")
     parser.add_argument("--rounds", type=int, default=20_000, help="orders in each world (default 20,000)")
     parser.add_argument("--seed", type=int, default=1, help="of the worlds (default 1)")
     parser.add_argument("--plot", type=Path, help="write the curves of cumulated regret as a page")
@@ -102,7 +155,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     args = parser.parse_args(argv)
     settings = config.load(*args.config)
-    if args.coverage:
+    if args.market:
+        on_market(settings, args)
+    elif args.coverage:
         coverage(settings, args.coverage, args.rows, args.seed)
     else:
         regrets(settings, args.rounds, args.seed, args.plot, args.log)

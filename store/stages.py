@@ -4,7 +4,7 @@ What a stage plans depends on what it holds, and so on what it did before: besid
 to the first one's wishes are added up. That is the old against the new volume of the same entries, and nothing else.
 """
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import tee
 
 import msgspec
@@ -122,6 +122,7 @@ class Running:
         self.told = Stage(digits)
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in ("caps", "factors", "refused", "rewards", "missed", "arms")}
         self.multipliers: list[float] = []
+        self.earned: list[Attributed] = []
         self.over = False
 
     @property
@@ -167,6 +168,7 @@ class Running:
             elif isinstance(out, Attributed):
                 counts["rewards"][out.mode] += 1
                 counts["arms"][out.arm] += 1
+                self.earned.append(out)
             elif isinstance(out, Missed):
                 counts["missed"][out.reason] += 1
         if not told.curve or self.now_ms - told.curve[-1][0] >= CURVE_MS:
@@ -188,27 +190,26 @@ class Running:
         return told
 
 
-def compared(settings: Settings, scorer: Scorer, frames: dict[str, Iterator[Frame]], admit: float | None = None,
-             say: Callable[[int, list[Stage]], object] = lambda ms, stages: None, sequence: Iterable[str] = SEQUENCE) -> list[Stage]:
-    """Every stage over these frames. `admit`: probability from which candidates may enter, instead of S4's and the model's.
+def lined_up(variants: dict[str, Settings], scorer: Scorer, frames: dict[str, Iterator[Frame]],
+             admit: float | None = None) -> list[Running]:
+    """A desk for each of these settings, by name, over the same frames, candidates and scores.
 
-    `say` hears market time and the stages as they stand, now and then. Frames are read once and held only as far as stages are apart.
+    `admit`: probability from which candidates may enter, instead of S4's and the model's. What the signals depend on must not differ.
     """
-    stages = list(sequence)
-    if admit is not None:
-        settings = admitting(settings, admit)
-    copies = {symbol: tee(source, len(stages)) for symbol, source in frames.items()}
-    running = [Running(digits, Closed(msgspec.structs.replace(settings, features=flags_of(digits)), scorer,
-                                      {symbol: copies[symbol][i] for symbol in copies}))
-               for i, digits in enumerate(stages)]
-    del copies       # what a stage has read is kept for those behind it, and for nobody else
+    n = len(variants)
+    copies = {symbol: tee(source, n) for symbol, source in frames.items()}
+    running = [Running(name, Closed(settings if admit is None else admitting(settings, admit), scorer,
+                                    {symbol: copies[symbol][i] for symbol in copies}))
+               for i, (name, settings) in enumerate(variants.items())]
     for symbol, road in running[0].closed.roads.items():
-        shared = Shared(road.signals, road.score if admit is None else lowered(road.score, admit), len(stages))
+        shared = Shared(road.signals, road.score if admit is None else lowered(road.score, admit), n)
         for one in running:
             one.closed.roads[symbol].signals, one.closed.roads[symbol].score = shared, shared.score
-    same = dict.fromkeys(stages, 0.0)
-    entering = running[0].closed.desk.entering
-    entering.sizer = Beside(entering.sizer, {r.told.digits: r.closed.desk.entering.sizer for r in running}, same)  # type: ignore[assignment]
+    return running
+
+
+def run_all(running: list[Running], say: Callable[[int, list[Stage]], object] = lambda ms, stages: None) -> None:
+    """All of them to the end, the one that is furthest behind first; `say` hears market time and how they stand, now and then."""
     said = 0
     while live := [r for r in running if not r.over]:
         behind = min(live, key=lambda r: r.now_ms)
@@ -216,4 +217,14 @@ def compared(settings: Settings, scorer: Scorer, frames: dict[str, Iterator[Fram
         if behind.now_ms - said >= MARKET_MS:
             said = behind.now_ms
             say(said, [r.told for r in running])
+
+
+def compared(settings: Settings, scorer: Scorer, frames: dict[str, Iterator[Frame]], admit: float | None = None,
+             say: Callable[[int, list[Stage]], object] = lambda ms, stages: None) -> list[Stage]:
+    """Every stage over these frames; `admit` and `say` as above. Frames are read once and held only as far as stages are apart."""
+    running = lined_up({digits: msgspec.structs.replace(settings, features=flags_of(digits)) for digits in SEQUENCE}, scorer, frames, admit)
+    same = dict.fromkeys(SEQUENCE, 0.0)
+    entering = running[0].closed.desk.entering
+    entering.sizer = Beside(entering.sizer, {r.told.digits: r.closed.desk.entering.sizer for r in running}, same)  # type: ignore[assignment]
+    run_all(running, say)
     return [r.end(same[r.told.digits]) for r in running]

@@ -6,6 +6,7 @@ import pytest
 from builders import shipped
 from models import register
 
+from benchmarks import bandit
 from engine.facts import ENTRY, Order, Outcome
 from engine.scoring.features import FEATURES
 from scripts import replay, simulate_market
@@ -106,3 +107,18 @@ def test_what_cannot_be_meant_is_said_before_anything_runs(args, words, capsys):
     with pytest.raises(SystemExit) as left:
         replay.main(args)
     assert left.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_on_a_market_the_bandit_is_measured_against_every_arm_run_alone(ground, capsys, monkeypatch):
+    for name, value in (QUICK | {"SLUICE_BANDIT": "true"}).items():
+        monkeypatch.setenv(name, value)
+    few = ground / "few.yaml"
+    few.write_text("bandit: {arms: 'o0-s100-p20,o2-s50-p20'}")
+    assert bandit.main(["--market", str(ground / "market"), "--models", str(ground / "models"), "--confidence", "0.3", "--cooldown", "2",
+                        "--config", str(few)]) == 0
+    told = {line[:20].strip(): line[20:].split() for line in capsys.readouterr().out.splitlines()[3:]}
+    assert set(told) == {"o0-s100-p20", "o2-s50-p20", "uniform", "bandit, shipped", "bandit, alpha 0.3"}
+    alone = {name: float(told[name][2]) for name in ("o0-s100-p20", "o2-s50-p20")}
+    best = max(alone, key=alone.get)
+    assert float(told[best][4]) == 0 and float(told["uniform"][4]) == pytest.approx(alone[best] - float(told["uniform"][2]), abs=2e-4)
+    assert told["uniform"][5] == "100.0%"
