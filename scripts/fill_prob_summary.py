@@ -28,6 +28,13 @@ def block_rate(report: dict[str, Any], threshold_bps: int) -> float:
     return report["threshold_sweep"][threshold_bps // STEP_BPS]["block_rate_pct"]
 
 
+def told(report: dict[str, Any]) -> str:
+    """How many rows ended how; of a fill model, how many orders were filled."""
+    if report.get("label") == "filled":
+        return f"{report['n_wins']} filled, {report['n_losses']} not"
+    return f"{report['n_wins']} won, {report['n_losses']} lost, {report['n_breakeven']} even"
+
+
 def lines(report: dict[str, Any], configured_bps: int | None = None) -> list[str]:
     """The figures that the runbook reviews, and those that tell what they are worth."""
     best = report["recommended_threshold_bps"]
@@ -35,12 +42,15 @@ def lines(report: dict[str, Any], configured_bps: int | None = None) -> list[str
            f"{report['as_served_block_rate_pct']:.2f} %)"]
     if configured_bps is not None:
         out.append(f"configured_threshold_bps   : {configured_bps} (blocks {block_rate(report, configured_bps):.2f} %)")
+    if "brier_bps" in report:
+        out.append(f"brier / of the base rate   : {report['brier_bps']} / {report['brier_base_bps']} bps, auc {report['auc_bps']}, "
+                   f"ece {report['ece_bps']}")
     return [*out, f"break_even_bps             : {report['break_even_bps']} (cost ratio {report['cost_ratio']:.4g})",
             f"calibration_well_calibrated: {str(report['calibration_well_calibrated']).lower()}",
             f"calibration_max_error_bps  : {report['calibration_max_error_bps']} (as served {report['as_served_max_error_bps']}; "
             f"smallest bin {report['calibration_min_n_samples']} rows)",
-            f"n_rows                     : {report['n_rows']} ({report['n_wins']} won, {report['n_losses']} lost, "
-            f"{report['n_breakeven']} even)" + ("; the rows that it was trained on" if report["in_sample"] else ""),
+            f"n_rows                     : {report['n_rows']} ({told(report)})"
+            + ("; the rows that it was trained on" if report["in_sample"] else ""),
             f"as_served_coverage_pct     : {report['as_served_coverage_pct']:.2f} % of the rows, as the gate asks, meet a "
             "bin that the model knows",
             f"generated_at               : {report['generated_at']}"]

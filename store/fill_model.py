@@ -8,29 +8,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from config.settings import ROOT, Settings
-from engine.fillprob import evaluation, model_v0, threshold
-from engine.fillprob.dataset import Roundtrip
+from engine.fillprob import evaluation, evaluation_v1, model_v0, models, threshold
+from engine.fillprob.dataset import SCHEMA, Roundtrip
 from engine.fillprob.documents import SHA256_MISMATCH, Refused, parsed, pinned, sha256
 from engine.fillprob.evaluation import COST_RATIO, evaluate
 from engine.fillprob.gate import Gating
-from engine.fillprob.model_v0 import FillModelV0
-from store import evidence
-from store.artifacts import publish, read
+from engine.fillprob.model_v0 import FillModel, FillModelV0
+from store import evidence, virtual_orders
+from store.artifacts import ArtifactError, publish, read
+from store.virtual_orders import Orders
 
 
-def save_model(model: FillModelV0, folder: Path, created_at_utc: str, force: bool = False, dataset: str | None = None) -> Path:
-    """`model.json` and `manifest.json`; `dataset` is the hash of the training dataset's manifest."""
-    return publish(folder, {model_v0.FILE: model.to_json(), model_v0.MANIFEST: model.manifest(created_at_utc, dataset)}, force)
+def save_model(model: FillModel, folder: Path, created_at_utc: str, force: bool = False,
+               dataset: str | Sequence[str] | None = None) -> Path:
+    """`model.json` and `manifest.json`; `dataset` is the hash of the training dataset's manifest, or those of several."""
+    datasets = [dataset] if isinstance(dataset, str) else dataset or []
+    return publish(folder, {model_v0.FILE: model.to_json(), model_v0.MANIFEST: model.manifest(created_at_utc, *datasets)}, force)
 
 
-def load_model(folder: Path) -> FillModelV0:
+def load_model(folder: Path) -> models.FillModelV:
     """The model of a folder; `FileNotFoundError` where a file is missing, `ValueError` where one is not what it should be."""
     for name in (model_v0.MANIFEST, model_v0.FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(2, "no such file of a fill model", str(folder / name))
     blob = read(folder / model_v0.FILE)
     try:
-        return model_v0.loaded(read(folder / model_v0.MANIFEST), blob)
+        return models.loaded(read(folder / model_v0.MANIFEST), blob)
     except Refused as no:
         if no.code == SHA256_MISMATCH:
             want = parsed(read(folder / model_v0.MANIFEST), model_v0.MANIFEST)["sha256"][model_v0.FILE]
@@ -38,25 +41,37 @@ def load_model(folder: Path) -> FillModelV0:
         raise ValueError(f"{folder}: {no}") from None
 
 
-def served_model(folder: Path) -> tuple[FillModelV0 | None, str]:
+def served_model(folder: Path) -> tuple[models.FillModelV | None, str]:
     """The model that a service serves, or none; and what the log says of it."""
     if not folder.is_dir():
         return None, f"FILL_MODEL_LOAD_FAILED dir_missing=true path={folder}"
     try:
-        model = model_v0.loaded(read(folder / model_v0.MANIFEST), read(folder / model_v0.FILE))
+        model = models.loaded(read(folder / model_v0.MANIFEST), read(folder / model_v0.FILE))
     except Refused as no:
         return None, f"FILL_MODEL_LOAD_FAILED reason={no.code} path={folder} detail={no.detail}"
-    return model, (f"FILL_MODEL_LOADED n_bins={len(model.bins)} global_prior_bps={model.global_prior_bps} "
+    models.warm(model)
+    return model, (f"FILL_MODEL_LOADED n_bins={model.about()['n_bins']} global_prior_bps={model.global_prior_bps} "
                    f"n_train_rows={model.n_train_rows} path={folder}")
 
 
-def save_evaluation(rows: Sequence[Roundtrip], model: FillModelV0, out: Path, *, dataset: Path, dataset_sha256: str, model_dir: Path,
-                    generated_at: str, cost_ratio: float = COST_RATIO, force: bool = False) -> dict[str, Any]:
-    """`eval_report.json` and its manifest; the report, as it was written. The model's manifest says what it was trained on."""
+def save_evaluation(rows: Sequence[Roundtrip] | Orders, model: models.FillModelV, out: Path, *, dataset: Path, dataset_sha256: str,
+                    model_dir: Path, generated_at: str, cost_ratio: float = COST_RATIO, force: bool = False) -> dict[str, Any]:
+    """`eval_report.json` and its manifest; the report, as it was written. The model's manifest says what it was trained on.
+
+    A win rate is judged by round trips, a fill probability by virtual orders; `ArtifactError` for the other.
+    """
     head = read(model_dir / model_v0.MANIFEST)
-    trained_on = parsed(head, model_v0.MANIFEST).get("dataset_manifest_sha256")
-    report = evaluate(rows, model, str(dataset), str(model_dir), dataset_sha256, sha256(head or b""), generated_at, cost_ratio,
-                      None if trained_on is None else trained_on == dataset_sha256)
+    said = parsed(head, model_v0.MANIFEST)
+    trained_on = said.get("datasets") or [said.get("dataset_manifest_sha256")]
+    told = (str(dataset), str(model_dir), dataset_sha256, sha256(head or b""), generated_at, cost_ratio,
+            None if trained_on == [None] else dataset_sha256 in trained_on)
+    if isinstance(model, FillModelV0) and not isinstance(rows, Orders):
+        report = evaluate(rows, model, *told)
+    elif not isinstance(model, FillModelV0) and isinstance(rows, Orders):
+        report = evaluation_v1.evaluate(rows.rows, rows.y, model, *told)
+    else:
+        raise ArtifactError(f"{dataset}: a {said.get('schema_version')} is judged by "
+                            f"{SCHEMA if isinstance(model, FillModelV0) else virtual_orders.SCHEMA}, and this dataset is none")
     publish(out, evaluation.files(report), force)
     return evaluation.rounded(report)
 
@@ -83,7 +98,7 @@ def at(folder: str) -> Path:
 
 class Opened(NamedTuple):
     """What a start of the service has: a model or none, the threshold, the log's lines, and the resolution's evidence."""
-    model: FillModelV0 | None
+    model: models.FillModelV | None
     threshold: threshold.Threshold
     lines: tuple[str, ...]
     evidence: Path | None

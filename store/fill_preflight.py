@@ -5,7 +5,7 @@ Names, details and layout are the runbook's, to the letter; `scripts.preflight_f
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.fillprob import evaluation, model_v0, threshold
+from engine.fillprob import evaluation, model_v0, models, threshold
 from engine.fillprob.documents import (
     BAD_TYPE,
     MISSING_FIELD,
@@ -109,11 +109,11 @@ def loaded(kind: str, folder: Path, name: str, check) -> tuple[Any, str]:
         return None, f"{kind} load error: {no}"
 
 
-def model_loads(folder: Path) -> tuple[model_v0.FillModelV0 | None, Check]:
+def model_loads(folder: Path) -> tuple[models.FillModelV | None, Check]:
     """The model and its line."""
-    model, why = loaded("Model", folder, model_v0.FILE, model_v0.loaded)
+    model, why = loaded("Model", folder, model_v0.FILE, models.loaded)
     return model, Check("Model loads", model is not None,
-                        why or f"Loaded: {len(model.bins)} bins, global_prior={model.global_prior_bps} bps")
+                        why or f"Loaded: {model.about()['n_bins']} bins, global_prior={model.global_prior_bps} bps")
 
 
 def report_loads(folder: Path, model: Path) -> tuple[dict[str, Any] | None, Check]:
@@ -176,7 +176,7 @@ def artifacts(folder: Path) -> Check:
     return Check(name, True, f"Found {len(good)} evidence artifact(s)")
 
 
-def warnings(report: dict[str, Any] | None, model: model_v0.FillModelV0 | None) -> list[str]:
+def warnings(report: dict[str, Any] | None, model: models.FillModelV | None) -> list[str]:
     """What is no failure: figures that say less than they seem to."""
     out = []
     if report is not None and report.get("in_sample") is True:

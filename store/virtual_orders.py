@@ -32,9 +32,9 @@ SIGMA = FEATURES.index("sigma")
 DATA, MANIFEST = "data.parquet", "manifest.json"
 COLUMNS = ("symbol", "ts_ms", "side", "price_ticks", "lots", "horizon_ms", "candidate", "bid", "ask", "first_ms", "whole_ms")
 FEATURE_COLUMNS = tuple(f"feature.{name}" for name in NAMES)
-TABLE = pa.schema([("symbol", pa.string()), ("ts_ms", pa.int64()), ("side", pa.int8()), ("price_ticks", pa.int32()), ("lots", pa.int32()),
-                   ("horizon_ms", pa.int32()), ("candidate", pa.bool_()), ("bid", pa.int32()), ("ask", pa.int32()), ("first_ms", pa.int32()),
-                   ("whole_ms", pa.int32()), *((name, pa.float32()) for name in FEATURE_COLUMNS)])
+TABLE = pa.schema([("symbol", pa.string()), ("ts_ms", pa.int64()), ("side", pa.int8()), ("price_ticks", pa.int32()),
+                   ("lots", pa.int32()), ("horizon_ms", pa.int32()), ("candidate", pa.bool_()), ("bid", pa.int32()), ("ask", pa.int32()),
+                   ("first_ms", pa.int32()), ("whole_ms", pa.int32()), *((name, pa.float32()) for name in FEATURE_COLUMNS)])
 HORIZONS_MS = (1_000, 60_000)       # the shortest and the longest that is drawn
 DESK_SHARE = 0.5                    # with one of the desk's own patiences
 AT_TOUCH, INSIDE = 0.45, 0.15       # near the touch as ladders stand, inside the spread; the rest further behind
@@ -98,7 +98,8 @@ def drawn(rng: np.random.Generator, found: Columns, sign: np.ndarray, stream: St
     steps = settings.ladder.step_ticks * rng.integers(0, len(settings.ladder.fractions), m) + rng.integers(0, 3, m)
     behind = np.where(how < AT_TOUCH, steps, np.where(how < AT_TOUCH + INSIDE, -rng.integers(1, np.maximum(spread, 2)),
                                                       np.ceil(reach * further).astype(np.int64)))
-    price = np.array([passive(s, p, b, a) for s, p, b, a in zip(sign.tolist(), (own - sign * behind).tolist(), *touch.T.tolist())], np.int64)
+    wanted = zip(sign.tolist(), (own - sign * behind).tolist(), *touch.T.tolist())
+    price = np.array([passive(s, p, b, a) for s, p, b, a in wanted], np.int64)
     return price, touch, horizon
 
 
@@ -160,6 +161,14 @@ def write(table: pa.Table, out_dir: Path, dataset_id: str, created_at_utc: str, 
     return publish(out_dir / dataset_id, {DATA: blob, MANIFEST: pretty(manifest)}, force)
 
 
+def is_one(folder: Path) -> bool:
+    """Whether a folder says that it is such a dataset; it may still be wrong in everything else."""
+    try:
+        return parsed(read(folder / MANIFEST), MANIFEST).get("schema_version") == SCHEMA
+    except Refused:
+        return False
+
+
 def load(folder: Path) -> tuple[Orders, str]:
     """The orders of a dataset and the hash of its manifest; `ArtifactError` where it is not what its manifest says."""
     if not folder.is_dir():
@@ -179,4 +188,10 @@ def load(folder: Path) -> tuple[Orders, str]:
     if len(table) != manifest.get("row_count"):
         raise ArtifactError(f"{folder}: {len(table)} rows, its manifest says {manifest.get('row_count')!r}")
     columns = [table[name].to_numpy() for name in COLUMNS]
-    return Orders(*columns, np.stack([table[name].to_numpy() for name in FEATURE_COLUMNS], 1)), sha256(head or b"")
+    rows = np.stack([table[name].to_numpy() for name in FEATURE_COLUMNS], 1)
+    return Orders(**dict(zip(COLUMNS, columns)), rows=rows), sha256(head or b"")
+
+
+def joined(some: Sequence[Orders]) -> Orders:
+    """The orders of several datasets."""
+    return Orders(**{name: np.concatenate([getattr(orders, name) for orders in some]) for name in Orders._fields})

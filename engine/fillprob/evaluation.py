@@ -6,7 +6,7 @@ model lies where p = r / (1 + r), which `break_even_bps` says: 6,667 for the def
 """
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.facts import BUY, LONG, SELL
 from engine.fillprob.dataset import BREAKEVEN, LOSS, WIN, Roundtrip
@@ -81,26 +81,43 @@ def evaluate(rows: Sequence[Roundtrip], model: FillModelV0, dataset_path: str, m
     The gate cannot know how many fills an entry will take nor how long it will be held: `as_served_…` are the same figures for what it
     knows, and `as_served_coverage_pct` the share of rows whose served bin the model has learned.
     """
-    if not 0 < cost_ratio < float("inf"):
-        raise ValueError("cost_ratio must be positive")
     cases = [(of(row), row.outcome == WIN) for row in rows]
     online = [(served(BUY if row.direction == LONG else SELL, row.notional), won) for row, (_, won) in zip(rows, cases)]
-    table = sweep([(model.predict(f), won) for f, won in cases], cost_ratio)
-    online_table = sweep([(model.predict(f), won) for f, won in online], cost_ratio)
-    known = calibration(cases, model)
+    count = {outcome: sum(row.outcome == outcome for row in rows) for outcome in (WIN, LOSS, BREAKEVEN)}
+    as_served = AsServed([(model.predict(f), won) for f, won in online], worst(calibration(online, model)),
+                         percent(sum(bin_key(f) in model.bins for f, _ in online), len(rows)))
+    return reported([(model.predict(f), won) for f, won in cases], calibration(cases, model), as_served,
+                    (count[WIN], count[LOSS], len(rows) - count[WIN] - count[LOSS]), model.global_prior_bps, dataset_path, model_path,
+                    dataset_manifest_sha256, model_manifest_sha256, generated_at, cost_ratio, in_sample)
+
+
+class AsServed(NamedTuple):
+    """The same rows by the features that the gate knows: (probability, happened), the largest error of their calibration, the percentage
+    of rows that the model knows so."""
+    judged: Sequence[tuple[int, bool]]
+    max_error_bps: int
+    coverage_pct: float
+
+
+def reported(judged: Sequence[tuple[int, bool]], known: list[dict[str, Any]], as_served: AsServed, counts: tuple[int, int, int],
+             global_prior_bps: int, dataset_path: str, model_path: str, dataset_manifest_sha256: str, model_manifest_sha256: str,
+             generated_at: str, cost_ratio: float, in_sample: bool | None) -> dict[str, Any]:
+    """The report of rows (probability, happened) and their calibration; `counts` of rows that won, lost and came out even."""
+    if not 0 < cost_ratio < float("inf"):
+        raise ValueError("cost_ratio must be positive")
+    table, online_table = sweep(judged, cost_ratio), sweep(as_served.judged, cost_ratio)
     best = recommended(table)
     at_best, online_at_best = table[best // STEP_BPS], online_table[best // STEP_BPS]
-    count = {outcome: sum(row.outcome == outcome for row in rows) for outcome in (WIN, LOSS, BREAKEVEN)}
     return {
         "schema_version": SCHEMA,
         "recommended_threshold_bps": best,
         "calibration_well_calibrated": worst(known) < WELL_BPS,
         "calibration_max_error_bps": worst(known),
-        "n_rows": len(rows),
-        "n_wins": count[WIN],
-        "n_losses": count[LOSS],
-        "n_breakeven": len(rows) - count[WIN] - count[LOSS],
-        "global_prior_bps": model.global_prior_bps,
+        "n_rows": len(judged),
+        "n_wins": counts[0],
+        "n_losses": counts[1],
+        "n_breakeven": counts[2],
+        "global_prior_bps": global_prior_bps,
         "cost_ratio": cost_ratio,
         "break_even_bps": break_even_bps(cost_ratio),
         "generated_at": generated_at,
@@ -113,8 +130,8 @@ def evaluate(rows: Sequence[Roundtrip], model: FillModelV0, dataset_path: str, m
         "recommended_block_rate_pct": at_best["block_rate_pct"],
         "calibration_min_n_samples": min((row["n_samples"] for row in known), default=0),
         "as_served_block_rate_pct": online_at_best["block_rate_pct"],
-        "as_served_coverage_pct": percent(sum(bin_key(f) in model.bins for f, _ in online), len(rows)),
-        "as_served_max_error_bps": worst(calibration(online, model)),
+        "as_served_coverage_pct": as_served.coverage_pct,
+        "as_served_max_error_bps": as_served.max_error_bps,
         "as_served_recommended_threshold_bps": recommended(online_table),
         "calibration": known,
         "threshold_sweep": table,

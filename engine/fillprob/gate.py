@@ -11,7 +11,8 @@ import msgspec
 from engine.fillprob.breaker import Breaker, BreakerState
 from engine.fillprob.documents import Refused, pretty, sha256
 from engine.fillprob.evidence import evidence
-from engine.fillprob.model_v0 import FillModel, of_json
+from engine.fillprob.model_v0 import FillModel
+from engine.fillprob.models import of_json
 from engine.fillprob.placement import Act
 from engine.reasons import FILL_PROB_LOW
 from engine.settings import FillProb

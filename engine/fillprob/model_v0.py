@@ -46,8 +46,12 @@ class FillModel(Protocol):
     def served(self, act: Act) -> Mapping[str, Any] | None:
         """The features of an order; None where it cannot be judged."""
         ...
+    @property
+    def n_train_rows(self) -> int: ...
     def predict(self, features: Any) -> int: ...
     def about(self) -> dict[str, int | None]: ...
+    def to_json(self) -> bytes: ...
+    def manifest(self, created_at_utc: str, *datasets: str) -> bytes: ...
 
 
 def bucket(value: float, thresholds: tuple[int, ...]) -> int:
@@ -133,13 +137,13 @@ class FillModelV0(msgspec.Struct, frozen=True):
         return pretty({"schema_version": SCHEMA, "bins": self.bins, "global_prior_bps": self.global_prior_bps,
                        "n_train_rows": self.n_train_rows, "bucket_thresholds": BUCKETS})
 
-    def manifest(self, created_at_utc: str, dataset_manifest_sha256: str | None = None) -> bytes:
+    def manifest(self, created_at_utc: str, *datasets: str) -> bytes:
         """`manifest.json`, which pins the model's bytes and, where it is known, names the dataset that it was trained on."""
         said: dict[str, Any] = {"schema_version": SCHEMA, "model_file": FILE, "created_at_utc": created_at_utc,
                                 "n_train_rows": self.n_train_rows, "global_prior_bps": self.global_prior_bps, "n_bins": len(self.bins),
                                 "sha256": {FILE: sha256(self.to_json())}}
-        if dataset_manifest_sha256 is not None:
-            said["dataset_manifest_sha256"] = dataset_manifest_sha256
+        if datasets:
+            said["dataset_manifest_sha256"] = datasets[0]
         return pretty(said)
 
 

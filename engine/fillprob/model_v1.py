@@ -7,6 +7,7 @@ with the queue, and never falls with the horizon (`order_features.WAYS`).
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -21,11 +22,10 @@ from engine.fillprob.documents import (
     Refused,
     is_int,
     parsed,
-    pinned,
     pretty,
     sha256,
 )
-from engine.fillprob.model_v0 import ALL_BPS, FILE, MANIFEST
+from engine.fillprob.model_v0 import ALL_BPS, FILE
 from engine.fillprob.order_features import COLUMNS, NAMES, order_row
 from engine.fillprob.placement import Act
 
@@ -34,7 +34,7 @@ LABEL = "first lot filled within horizon_ms of placement"
 SCALE = 100_000         # of a leaf: log-odds
 LEAF_MAX = 100 * SCALE
 MAX_BYTES = 50_000
-KEYS = ("schema_version", "label", "features", "base", "trees", "calibration", "global_prior_bps", "n_train_rows")
+KEYS = ("schema_version", "label", "features", "trees", "calibration", "global_prior_bps", "n_train_rows")
 
 
 class Tree(msgspec.Struct, frozen=True, array_like=True):
@@ -64,10 +64,10 @@ class OrderSeen(Mapping[str, float]):
 
 
 @njit(cache=True)
-def _sums(rows, base, roots, column, threshold, left, right, leaves, out):
+def _sums(rows, roots, column, threshold, left, right, leaves, out):
     """Σ leaves of each row; nodes and leaves of all trees stand behind each other, and `left`, `right` count over all of them."""
     for k in range(len(rows)):
-        total = base
+        total = np.int64(0)
         for root in roots:
             node = root
             while node >= 0:
@@ -93,9 +93,8 @@ def _calibrated(sums, xs, ys, out):
 
 
 class FillModelV1(msgspec.Struct, frozen=True, dict=True):
-    """`base` in 1/SCALE of log-odds; `calibration` [[sum, bps], …], both rising; `global_prior_bps` the share of filled orders it was
-    fitted to; `features` the columns that it was fitted to, which must be the program's."""
-    base: int
+    """`calibration` [[sum, bps], …], both rising; `global_prior_bps` the share of filled orders among those that it was fitted to;
+    `features` the columns that it was fitted to, which must be the program's."""
     trees: list[Tree]
     calibration: list[tuple[int, int]]
     global_prior_bps: int
@@ -113,9 +112,7 @@ class FillModelV1(msgspec.Struct, frozen=True, dict=True):
             for side, to in ((left, tree.left), (right, tree.right)):
                 side += [node + at if node >= 0 else node - first for node in to]
             leaves += tree.leaves
-        ints = (np.array(a, np.int64) for a in (roots, column, left, right, leaves))
-        roots_, column_, left_, right_, leaves_ = ints
-        return roots_, column_, np.array(threshold, np.float64), left_, right_, leaves_
+        return (*(np.array(a, np.int64) for a in (roots, column, left, right, leaves)), np.array(threshold, np.float64))
 
     @cached_property
     def _points(self) -> tuple[np.ndarray, np.ndarray]:
@@ -130,14 +127,16 @@ class FillModelV1(msgspec.Struct, frozen=True, dict=True):
     def sums(self, rows: np.ndarray) -> np.ndarray:
         """int64[m]: what the trees say of rows float32[m, COLUMNS], in 1/SCALE of log-odds, before calibration."""
         out = np.empty(len(rows), np.int64)
-        _sums(np.ascontiguousarray(rows, np.float32), self.base, *self._arrays, out)
+        roots, column, left, right, leaves, threshold = self._arrays
+        _sums(np.ascontiguousarray(rows, np.float32), roots, column, threshold, left, right, leaves, out)
         return out
 
     def bps(self, rows: np.ndarray) -> np.ndarray:
         """int64[m]: probabilities of rows float32[m, COLUMNS], in basis points."""
         sums = self.sums(rows)
         out = np.empty_like(sums)
-        _calibrated(sums, *self._points, out)
+        xs, ys = self._points
+        _calibrated(sums, xs, ys, out)
         return out
 
     def served(self, act: Act) -> OrderSeen | None:
@@ -160,32 +159,24 @@ class FillModelV1(msgspec.Struct, frozen=True, dict=True):
 
     def to_json(self) -> bytes:
         """`model.json`, a tree a line."""
-        said = {"schema_version": SCHEMA, "label": LABEL, "features": list(self.features), "base": self.base,
+        said = {"schema_version": SCHEMA, "label": LABEL, "features": list(self.features),
                 "calibration": self.calibration, "global_prior_bps": self.global_prior_bps, "n_train_rows": self.n_train_rows}
         head = ",\n".join(f" {_said(key)}: {_said(value)}" for key, value in sorted(said.items()))
         trees = ",\n".join(f"  {_said(msgspec.to_builtins(tree))}" for tree in self.trees)
         return f'{{\n{head},\n "trees": [\n{trees}\n ]\n}}\n'.encode()
 
-    def manifest(self, created_at_utc: str, dataset_manifest_sha256: str | None = None) -> bytes:
-        """`manifest.json`, which pins the model's bytes and, where it is known, names the dataset that it was trained on."""
+    def manifest(self, created_at_utc: str, *datasets: str) -> bytes:
+        """`manifest.json`, which pins the model's bytes and names the datasets that it was trained on by their manifests' hashes."""
         said: dict[str, Any] = {"schema_version": SCHEMA, "model_file": FILE, "created_at_utc": created_at_utc,
                                 "n_train_rows": self.n_train_rows, "global_prior_bps": self.global_prior_bps, "n_bins": self.n_bins,
                                 "n_trees": len(self.trees), "label": LABEL, "sha256": {FILE: sha256(self.to_json())}}
-        if dataset_manifest_sha256 is not None:
-            said["dataset_manifest_sha256"] = dataset_manifest_sha256
+        if datasets:
+            said |= {"dataset_manifest_sha256": datasets[0], "datasets": list(datasets)}
         return pretty(said)
 
 
 def _said(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def loaded(manifest: bytes | None, model: bytes | None) -> FillModelV1:
-    """A model from its two files; `Refused` says which code and why."""
-    head = parsed(manifest, MANIFEST)
-    if head.get("schema_version") != SCHEMA:
-        raise Refused(SCHEMA_UNSUPPORTED, f"{MANIFEST}: schema_version: {head.get('schema_version')!r} is not {SCHEMA!r}")
-    return of_json(pinned(head, FILE, model))
 
 
 def of_json(blob: bytes) -> FillModelV1:
@@ -198,17 +189,17 @@ def of_json(blob: bytes) -> FillModelV1:
         raise Refused(SCHEMA_UNSUPPORTED, f"{FILE}: schema_version or label are not those of {SCHEMA}")
     if got["features"] != list(NAMES):
         raise Refused(SCHEMA_UNSUPPORTED, f"{FILE}: features are not the {COLUMNS} columns of this program; train the model again")
-    if not all(is_int(got[key]) for key in ("base", "global_prior_bps", "n_train_rows")):
-        raise Refused(BAD_TYPE, f"{FILE}: base, global_prior_bps and n_train_rows must be whole numbers")
+    if not all(is_int(got[key]) for key in ("global_prior_bps", "n_train_rows")):
+        raise Refused(BAD_TYPE, f"{FILE}: global_prior_bps and n_train_rows must be whole numbers")
     try:
-        model = FillModelV1(got["base"], [msgspec.convert(tree, Tree) for tree in _list(got["trees"])],
+        model = FillModelV1([msgspec.convert(tree, Tree) for tree in _list(got["trees"])],
                             msgspec.convert(got["calibration"], list[tuple[int, int]]), got["global_prior_bps"], got["n_train_rows"])
     except msgspec.ValidationError as error:
         raise Refused(BAD_TYPE, f"{FILE}: trees or calibration: {error}") from None
     for place, tree in enumerate(model.trees):
         if wrong := _wrong(tree):
             raise Refused(OUT_OF_RANGE, f"{FILE}: trees: {place}: {wrong}")
-    if wrong := _wrong_points(model.calibration) or ("" if abs(model.base) <= LEAF_MAX else f"base: {model.base}"):
+    if wrong := _wrong_points(model.calibration):
         raise Refused(OUT_OF_RANGE, f"{FILE}: {wrong}")
     if not 0 <= model.global_prior_bps <= ALL_BPS:
         raise Refused(OUT_OF_RANGE, f"{FILE}: global_prior_bps: {model.global_prior_bps} is not between 0 and {ALL_BPS}")
@@ -241,11 +232,11 @@ def _wrong_points(points: Sequence[tuple[int, int]]) -> str:
     """What is wrong with a calibration."""
     if not points or not all(0 <= y <= ALL_BPS and abs(x) <= 1000 * LEAF_MAX for x, y in points):
         return f"calibration: it has no points, or some outside 0…{ALL_BPS}"
-    if any(b[0] <= a[0] or b[1] < a[1] for a, b in zip(points, points[1:])):
+    if any(b[0] <= a[0] or b[1] < a[1] for a, b in pairwise(points)):
         return "calibration: it does not rise"
     return ""
 
 
 def warm() -> None:
     """Compiles the kernels, or loads them from the cache."""
-    FillModelV1(0, [Tree([0], [0.0], [-1], [-2], [1, -1])], [(-1, 0), (1, ALL_BPS)], 0, 0).bps(np.zeros((1, COLUMNS), np.float32))
+    FillModelV1([Tree([0], [0.0], [-1], [-2], [1, -1])], [(-1, 0), (1, ALL_BPS)], 0, 0).bps(np.zeros((1, COLUMNS), np.float32))

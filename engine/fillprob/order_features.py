@@ -74,8 +74,9 @@ QUIET_BPS = 0.1         # a calmer market than this counts as this calm
 BOUND = 1e6
 
 # where the candidate's row has what is needed; those of two sides as (bids, asks)
-PLAIN = np.array([FEATURES.index(n) for n in ("sigma", "spread", "cancel_rate", "trade_intensity_fast", "trade_intensity_slow", "book_intensity",
-                                              "volume_burst", "volatility_burst", "time_since_trade", "anomaly_score")], np.int64)
+PLAIN = np.array([FEATURES.index(n) for n in ("sigma", "spread", "cancel_rate", "trade_intensity_fast", "trade_intensity_slow",
+                                              "book_intensity", "volume_burst", "volatility_burst", "time_since_trade",
+                                              "anomaly_score")], np.int64)
 SIGNED = np.array([FEATURES.index(n) for n in ("depth_imbalance", "qi", "microprice_gap", "microprice_velocity", "ofi", "ofi_fast", "ofi_z",
                                                "trade_flow_fast", "trade_flow_slow", "return_fast", "return_slow", "return_sigma",
                                                "cancel_imbalance")], np.int64)
@@ -157,4 +158,5 @@ def warm() -> None:
 def table() -> str:
     """The columns as a table in Markdown."""
     ways = {-1: "never up", 1: "never down", 0: ""}
-    return "\n".join(["| feature | p with it | meaning |", "|---|---|---|", *(f"| `{f.name}` | {ways[f.way]} | {f.meaning} |" for f in DECLARED)])
+    rows = (f"| `{f.name}` | {ways[f.way]} | {f.meaning} |" for f in DECLARED)
+    return "\n".join(["| feature | p with it | meaning |", "|---|---|---|", *rows])

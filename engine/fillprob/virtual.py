@@ -10,7 +10,8 @@ import numpy as np
 from numba import njit
 
 from engine.execution.queue import AHEAD, FAR, REST, crosses, scan, visible_at
-from engine.scoring.labels import Stream
+from engine.facts import BOOK, DEPTH, TRADE, frame_of
+from engine.scoring.labels import Stream, stream_of
 from engine.settings import Matching
 
 RESTED, REFUSED, UNSEEN = 0, 1, 2      # it rested; it would have met the other side when it arrived; the stream ends before its horizon
@@ -28,9 +29,9 @@ def fates(stream: Stream, event: np.ndarray, sign: np.ndarray, price: np.ndarray
     """Of m orders, each of them alone: placed at int `event`, int `sign` (+1 buys), `price` in ticks, `lots`, `horizon_ms`, all [m]."""
     m = len(event)
     out = Fates(np.full(m, UNSEEN, np.int8), np.full(m, -1, np.int64), np.full(m, -1, np.int64))
-    ints = (np.ascontiguousarray(a, np.int64) for a in (event, sign, price, lots, horizon_ms))
-    _fates(stream.ts, stream.kind, stream.books, stream.trades, stream.book_at, *ints, rules.latency_ms, rules.queue_ahead,
-           rules.through_fills, *out)
+    at, way, ticks, wanted, horizon = (np.ascontiguousarray(a, np.int64) for a in (event, sign, price, lots, horizon_ms))
+    _fates(stream.ts, stream.kind, stream.books, stream.trades, stream.book_at, at, way, ticks, wanted, horizon, rules.latency_ms,
+           rules.queue_ahead, rules.through_fills, out.kind, out.first_ms, out.whole_ms)
     return out
 
 
@@ -82,3 +83,12 @@ def _shown(levels, side, price):
         if levels[row + 1, level] > 0 and (price - levels[row, level]) * side >= 0:
             total += levels[row + 1, level]
     return total
+
+
+def warm() -> None:
+    """Compiles the kernels, or loads them from the cache."""
+    books = np.zeros((2, 4, DEPTH), np.int32)
+    books[:, :, 0] = 100, 9, 101, 1
+    frame = frame_of("WARM", "", 0, 1.0, 1.0, [1, 2, 3], [BOOK, TRADE, BOOK], books, [[100, 1, -1]])
+    one = np.ones(1, np.int64)
+    fates(stream_of([frame]), 0 * one, one, 100 * one, one, one, Matching(0, 1.0, True))
