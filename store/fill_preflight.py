@@ -22,7 +22,7 @@ from store.artifacts import read
 from store.fill_model import resolved
 
 WITHIN_BPS = 1000
-FEW_ROWS = 100
+FEW_ROWS, HALF_PCT = 100, 50
 RULER = "=" * 60
 PASSED = "All checks passed. Safe to set GRINDER_FILL_MODEL_ENFORCE=1."
 FAILED = "One or more checks failed. Do NOT enable enforcement until all pass."
@@ -183,6 +183,11 @@ def warnings(report: dict[str, Any] | None, model: models.FillModelV | None) -> 
         out.append("the model was evaluated on the rows that it was trained on: its calibration proves nothing; evaluate on later ones")
     if report is not None and report["n_rows"] < FEW_ROWS:
         out.append(f"only {report['n_rows']} rows were evaluated; below {FEW_ROWS} a calibration is chance")
+    served, blocked = (report.get(f"as_served_{key}_pct") if report else None for key in ("coverage", "block_rate"))
+    if isinstance(served, (int, float)) and served < HALF_PCT:
+        out.append(f"asked as the gate asks, the model knows {served:.0f} % of the rows; the others get its prior, one answer for all")
+    if isinstance(blocked, (int, float)) and blocked > HALF_PCT:
+        out.append(f"asked as the gate asks, the recommended threshold blocks {blocked:.0f} %: the breaker would trip")
     if model is not None and not model.n_train_rows:
         out.append("the model was trained on no rows")
     return out

@@ -176,6 +176,14 @@ def test_a_resolution_is_no_evidence_of_a_shadow(made, capsys):
     assert run(made) == 1 and "No evidence artifacts found" in capsys.readouterr().out
 
 
+def test_what_the_gate_cannot_know_is_told_on_the_side(made, capsys):
+    rewritten(made, as_served_coverage_pct=49.9, as_served_block_rate_pct=50.1)
+    assert run(made) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "WARN: asked as the gate asks, the model knows 50 % of the rows; the others get its prior, one answer for all",
+        "WARN: asked as the gate asks, the recommended threshold blocks 50 %: the breaker would trip"]
+
+
 def test_a_model_judged_by_its_own_rows_and_few_rows_are_told_on_the_side(made, capsys):
     rewritten(made, in_sample=True, n_rows=99)
     assert run(made) == 0
