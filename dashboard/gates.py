@@ -35,7 +35,7 @@ def gates(seen: Seen, settings: Settings, waiting: int = 0) -> list[Gate]:
     """Every gate, in the order in which a signal meets them."""
     return [kill(seen, waiting), mode(seen, settings), fail_safe(seen, settings), warm_up(seen, settings), backpressure(seen, settings),
             daily_loss(seen, settings), loss_streak(seen, settings), precision(seen, settings), volatility(seen, settings),
-            exposure(seen, settings), free_balance(seen, settings)]
+            exposure(seen, settings), free_balance(seen, settings), fill_probability(seen)]
 
 
 def kill(seen: Seen, waiting: int) -> Gate:
@@ -142,3 +142,16 @@ def free_balance(seen: Seen, settings: Settings) -> Gate:
     """What no margin binds."""
     free, least = seen.state.portfolio.available_capital_usdt, settings.sizing.min_free_balance_usd
     return Gate("free balance", OPEN if free >= least else SHUT, f"{free:,.2f} USD, at least {least:,.0f} must be")
+
+
+def fill_probability(seen: Seen) -> Gate:
+    """S2's gate, as the desk's last start found it."""
+    found = seen.state.gating
+    if found is None or not found.model:
+        return Gate("fill probability", OPEN, "no model judges")
+    numbers = f"threshold {found.threshold_bps:,} bps, {len(seen.state.gate.breaker.blocked):,} blocked lately"
+    if not found.rules.enforce:
+        return Gate("fill probability", OPEN, f"in shadow: {numbers}")
+    if seen.state.gate.breaker.tripped:
+        return Gate("fill probability", OPEN, f"its breaker lets everything pass: {numbers}")
+    return Gate("fill probability", OPEN, f"{', '.join(found.rules.enforce_symbols) or 'every symbol'} is judged: {numbers}")

@@ -14,6 +14,7 @@ from test_dashboard import text as raw
 from dashboard import data, decided, gates, ladders
 from engine import reasons
 from engine.facts import HEALTH, KILL, Control, account_of
+from engine.fillprob.gate import Gating
 from engine.guards import liquidation_price
 from engine.sizing.caps import NAMES
 from store import bus, controls, figures_desk, killing
@@ -191,7 +192,12 @@ def test_every_gate_says_whether_it_is_open_with_its_numbers(desk):
                                ("volatility", gates.NARROW, "99.0"), ("warm-up", gates.SHUT, "0 of 15 s"),
                                ("fail-safe", gates.NARROW, "after WinRateDrop, until ")):
         assert said[name].state == state and words in said[name].words, said[name]
-    assert said["exposure"].state == gates.OPEN
+    assert said["exposure"].state == gates.OPEN and said["fill probability"].words == "no model judges"
+    seen = look(desk)
+    seen.state.gating = Gating(but(s.fill_prob, enforce=True), "{}", 2600)
+    assert gates.fill_probability(seen).words.startswith("every symbol is judged: threshold 2,600 bps")
+    seen.state.gate.breaker.tripped = True
+    assert "its breaker lets everything pass" in gates.fill_probability(seen).words
 
 
 def test_the_state_of_the_desk_stands_on_its_pages(desk):
