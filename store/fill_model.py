@@ -123,6 +123,8 @@ def opened(settings: Settings, now_ms: int, keep: bool = True) -> Opened:
         lines.append(f"THRESHOLD_RESOLVE_SKIPPED reason=model_dir_unset eval_dir={s.eval_dir}")
     elif s.eval_dir:
         result = resolved(at(s.eval_dir), at(s.model_dir), s.eval_max_age_hours, now_ms)
+    if unknown := sorted({*s.enforce_symbols} - settings.symbols.keys()):
+        lines.append(f"FILL_PROB_ENFORCE_SYMBOLS_SKIPPED symbols={','.join(unknown)} reason=unknown_symbol")
     got = threshold.decide(result, s.min_bps, s.auto_threshold)
     lines += threshold.lines(got, s.eval_dir)
     proof, path = threshold.artifact(got, now_ms, s.eval_dir), None

@@ -35,6 +35,8 @@ def train(settings: Settings, source: str, out: Path, first: float, cost_ratio: 
           force: bool = False, step: Step = lambda work: work, say: Callable[[str], object] = print) -> Made:
     """Trains on the first share of the trips by time and judges by the rest, under `out`; `ArtifactError` where there are too few."""
     made = created_at(created_at_utc)
+    if not 0 < first < 1:
+        raise ArtifactError(f"--first: {first} is not a share between 0 and 1")
     fills = step(fills_of)(settings, source)
     rows: list[Roundtrip] = step(roundtrips)(fills)
     earlier, later = parts(rows, first)

@@ -74,6 +74,11 @@ def test_a_failed_resolution_is_a_no_go_by_its_code_and_a_silent_instance_holds(
     assert row(asked(of=[], kept=False), "evidence of starts")[1:] == ("GRINDER_ARTIFACT_DIR is unset", ">= 1", HOLD)
 
 
+def test_what_nobody_asked_for_is_no_failure_and_no_go_either():
+    off = asked(threshold=t.decide(None, 2500, False), of=[], auto_bps=0)
+    assert c.verdict(off) == HOLD and row(off, "resolution").value.startswith("not asked for")
+
+
 CANARY, CONTROL = FINE, FINE._replace(enforce=False, blocks=0)
 
 
@@ -192,6 +197,9 @@ def test_fills_become_a_model_and_its_evaluation_by_later_trips_in_the_same_byte
     assert report["in_sample"] is False and report["n_rows"] == 6 and report["generated_at"] == MADE
     assert train_fill_model.main(["--source", str(tmp_path / "fills.json"), "--out", str(tmp_path / "ml")]) == 1
     assert "--force" in capsys.readouterr().err
+    for share in ("0", "1", "-0.5", "nan"):
+        assert train_fill_model.main(["--source", str(tmp_path / "fills.json"), "--out", str(tmp_path / "none"), f"--first={share}"]) == 1
+        assert "--first: " in capsys.readouterr().err
     (tmp_path / "fills.json").write_text("[]")
     assert train_fill_model.main(["--source", str(tmp_path / "fills.json"), "--out", str(tmp_path / "none")]) == 1
     assert "0 round trips of 0 fills" in capsys.readouterr().err and not (tmp_path / "none").exists()

@@ -220,6 +220,11 @@ def test_an_evaluation_without_a_model_is_skipped_aloud(made):
     assert got.lines == (f"THRESHOLD_RESOLVE_SKIPPED reason=model_dir_unset eval_dir={made['eval']}",) and got.threshold.gauge_bps == 0
 
 
+def test_a_symbol_that_is_to_be_enforced_and_does_not_exist_is_said(made):
+    got = start(made, GRINDER_FILL_PROB_ENFORCE_SYMBOLS="BTCUSDT,ETHUSD")
+    assert "FILL_PROB_ENFORCE_SYMBOLS_SKIPPED symbols=ETHUSD reason=unknown_symbol" in got.lines
+
+
 def test_a_disk_that_takes_no_evidence_is_a_line_and_no_more(made, tmp_path):
     (tmp_path / "a").write_text("a file")
     got = start(made, GRINDER_ARTIFACT_DIR=str(tmp_path / "a"))

@@ -94,14 +94,15 @@ def ceremony(threshold: Threshold, seen: Seen | None, starts: Sequence[Mapping[s
     known = result is not None and result.resolution is not None
     why = "not asked for (GRINDER_FILL_PROB_EVAL_DIR, GRINDER_FILL_MODEL_DIR)" if result is None else result.reason_code
     delta = abs(threshold.gauge_bps - threshold.configured_bps)
-    gauge = None if seen is None else seen.auto_bps
+    gauge = None if seen is None or result is None else seen.auto_bps
     return [
         ran(seen, "ran"),
         stable(starts, threshold.gauge_bps if known else None),
         Row("delta", f"{delta} bps" if known else "no recommendation", f"< {DELTA_BPS} bps",
             HOLD if not known else GO if delta < DELTA_BPS else NO_GO),
         block_rate(seen), climbing(seen), trips(seen),
-        Row("resolution", f"recommended_bps={threshold.gauge_bps}" if known else why, "ok", GO if known else NO_GO),
+        Row("resolution", f"recommended_bps={threshold.gauge_bps}" if known else why, "ok",
+            GO if known else HOLD if result is None else NO_GO),
         Row("auto-threshold gauge", "none" if gauge is None else str(gauge), "> 0, as resolved now",
             HOLD if gauge is None else NO_GO if gauge == 0 else GO if gauge == threshold.gauge_bps else HOLD),
         Row("evidence of starts", str(len(starts)) if kept else "GRINDER_ARTIFACT_DIR is unset", ">= 1", GO if starts else HOLD),
