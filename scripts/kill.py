@@ -5,21 +5,25 @@
   python -m scripts.release_kill --kill kill-1767690000000-ann --reason "feed is back"
 
 It ends with status 0 once the desk has the KILL in its ledger, where it holds over restarts. Until then it lies in data/controls/ as
-well as on the broker: a desk that is down takes it before it decides again, also from a broker that came back empty.
+well as on the broker: a desk that is down takes it before it decides again, also from a broker that came back empty. Beside the executor,
+which may be down, the command itself asks the venue for every entry back (--no-sweep: it does not).
 """
 
 import argparse
+import asyncio
 import getpass
 import sys
+import threading
 import time
 
 from config import settings as config
 from config.settings import Settings
 from engine.facts import KILL, Control
 from scripts._arguments import ended, some_seconds
-from store import killing
+from store import words as word
 
 POLL_S = 0.1
+SWEEPS, AGAIN_S = 2, 0.25       # the second finds what was on its way to the book
 
 
 def words(text: str) -> str:
@@ -47,6 +51,7 @@ def parser(prog: str, doc: str) -> argparse.ArgumentParser:
 
 def confirm(settings: Settings, fact: Control, until: float, places: list[str]) -> int:
     """Waits for the ledger to have it, until that time of the steady clock: status 0, else 1 with what is known."""
+    from store import killing
     said = f"{fact.id} ({', '.join(places)})"
     if not until:
         print(f"{said}: handed over; nobody has waited for the desk to take it")
@@ -66,18 +71,47 @@ def confirm(settings: Settings, fact: Control, until: float, places: list[str]) 
 
 def main(argv: list[str] | None = None) -> int:
     """Gives the KILL; returns the exit status."""
-    return give(KILL, parser("kill", __doc__ or ""), argv)
+    made = parser("kill", __doc__ or "")
+    made.add_argument("--no-sweep", action="store_true", help="leave the taking back of entries to the executor")
+    return give(KILL, made, argv)
+
+
+def swept(settings: Settings) -> None:
+    """Takes entries back at the venue and says what came of it; nobody's turn depends on it."""
+    from streams.venues.sweep import sweep
+    taken: list[str] = []
+    try:
+        for again in range(SWEEPS):
+            if again:
+                time.sleep(AGAIN_S)
+            taken += asyncio.run(sweep(settings))
+    except (OSError, SystemExit) as error:
+        print(f"the venue was not asked for entries back: {error or 'it does not answer'}", file=sys.stderr)
+    if taken:
+        print(f"asked back at the venue: {', '.join(dict.fromkeys(taken))}")
 
 
 def give(kind: str, made: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    """Leaves the word where a dead desk finds it, tells a living one, and waits for the ledger."""
+    """Leaves the word where a dead desk finds it, tells a living one, and waits for the ledger.
+
+    The word lies on the disk before anything else is loaded: clients of brokers and databases take a second.
+    """
     made.add_argument("--reason", type=words, required=True, help="why; it stands in the ledger")
     args = made.parse_args(argv)
     settings, until = config.load(*args.config), deadline(args.wait)
-    given = killing.give(settings, kind, args.actor, args.reason)
+    fact = word.control(kind, args.actor, args.reason)
+    places, faults = word.left(settings, fact)
+    from store import killing
+    sweeping = threading.Thread(target=swept, args=(settings,)) if kind == KILL and not args.no_sweep else None
+    if sweeping:
+        sweeping.start()        # beside the broker, which may hang
+    given = killing.told(settings, killing.Given(fact, places, faults))
     for fault in given.faults:
         print(fault, file=sys.stderr)
-    return confirm(settings, given.fact, until, given.places) if given.places else 1
+    status = confirm(settings, given.fact, until, given.places) if given.places else 1
+    if sweeping:
+        sweeping.join()
+    return status
 
 
 def deadline(wait_s: float) -> float:

@@ -15,8 +15,8 @@ from scripts._arguments import ended
 from scripts.kill import confirm, deadline, name, parser, words
 from store import controls, killing
 from store.database import LedgerError
-from store.killing import relative
 from store.ledger import ledger_url
+from store.words import relative
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,11 +13,14 @@ import sqlalchemy as sa
 
 from config.settings import Settings
 from engine.facts import KILL, Control
-from store import disk, tables
+from store import tables
 from store.chain import UNREADABLE, broken, entry_in, snapshot_digest
 from store.database import connect, naming, reading
 from store.ledger import CONTROL
 from store.shapes import odd
+from store.words import folder, leave
+
+__all__ = ["BAD", "InForce", "folder", "found", "in_force", "leave", "left", "taken"]
 
 BAD = (OSError, ValueError, msgspec.MsgspecError)      # a file that cannot be read, or says nothing
 
@@ -30,19 +33,6 @@ class InForce(msgspec.Struct):
 
 class _Snapshot(msgspec.Struct):
     desk: bytes
-
-
-def folder(settings: Settings) -> Path:
-    """Where the words for this instance's desk wait."""
-    return settings.folder("data") / "controls" / settings.instance
-
-
-def leave(settings: Settings, control: Control) -> Path:
-    """The control as a file, on the disk when this returns; `OSError` where it cannot be written."""
-    path = folder(settings) / f"{control.id}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    disk.replace(path, msgspec.json.format(msgspec.json.encode(control)))
-    return path
 
 
 def left(settings: Settings) -> Iterator[tuple[Path, Control]]:

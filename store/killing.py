@@ -4,19 +4,17 @@ A KILL (or CRIT) is a file in `data/controls/` first, then a record on the broke
 that is down takes the file, the executor hears the record while the desk hangs. A RELEASE is for every service: it goes by the broker or
 not at all. Whether either is in force says the ledger alone.
 """
-import re
-import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from config.settings import Settings
 from engine.facts import KILL, RELEASE, Control, releasing
-from store import bus, controls, disk
+from store import bus, controls
 from store.database import LedgerError
 from store.ledger import ledger_url
+from store.words import control, left
 
 TOPIC = "control.events"
 
@@ -39,12 +37,6 @@ class Heard(NamedTuple):
         return [name for name in fact.kills if name in self.kills]
 
 
-def control(kind: str, actor: str, reason: str, details: dict[str, str] | None = None) -> Control:
-    """The fact, under an id that nobody else gives."""
-    who = re.sub(r"[^\w.@-]+", "_", actor)
-    return Control(f"{kind.lower()}-{time.time_ns() // 1000}-{who}", kind, actor, reason, 0, 0, details or {})
-
-
 def topic(settings: Settings) -> str:
     """The topic's name on the broker."""
     return f"{settings.instance}.{TOPIC}" if settings.instance else TOPIC
@@ -64,12 +56,8 @@ def kill(settings: Settings, actor: str, reason: str) -> Given:
 
 def give(settings: Settings, kind: str, actor: str, reason: str) -> Given:
     """A KILL or a CRIT: the file where a dead desk finds it, and the record that a living one hears."""
-    given = Given(control(kind, actor, reason), [], [])
-    try:
-        given.places.append(str(relative(controls.leave(settings, given.fact))))
-    except OSError as error:
-        given.faults.append(disk.said(error))
-    return told(settings, given)
+    fact = control(kind, actor, reason)
+    return told(settings, Given(fact, *left(settings, fact)))
 
 
 def release(settings: Settings, actor: str, reason: str, kills: Iterable[str]) -> Given:
@@ -93,8 +81,3 @@ def heard(settings: Settings, fact: Control) -> Heard:
     except LedgerError as error:
         return Heard(False, {}, str(error))
     return Heard(fact.id in found.controls, found.kills, "the desk is down, or behind")
-
-
-def relative(path: Path) -> Path:
-    """As seen from here, where it is below."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -9,6 +9,7 @@ Every `venue.reconcile_ms` the venue is asked what stands, and its answer goes t
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 import msgspec
@@ -68,13 +69,12 @@ class Executor:
         self.kills: dict[str, str] = {}  # that stand, with the code under which an entry is refused meanwhile
         self.acted: dict[str, None] = {}  # KILLs that have acted or are released: a file that stays must not act again
         self.handed: dict[str, None] = {}  # the last orders that were dealt with: the desk may say them again after its death
+        self.refused: dict[str, str] = {}  # entries that the desk has been told will not reach the venue, with the code; they never may
         self.killed = asyncio.Event()  # by one that the sweeper has not seen
         self.began_ms = wall_ms()
         self.stage = Stateful(worker, self.on_record, self.parts, self.restore)
         self.stage.writes([EXEC_REPORTS, EXEC_FILLS], self.anew)
-        self.kept = set(self.kills)      # those that the next life knows of as well
-        for _, control in list(controls.left(settings)):
-            self.on_control(control)
+        self.look()
 
     def parts(self) -> dict[str, bytes]:
         """What the next life needs."""
@@ -84,6 +84,7 @@ class Executor:
             "kills": msgspec.msgpack.encode(self.kills),
             "acted": msgspec.msgpack.encode(self.acted),
             "handed": msgspec.msgpack.encode(self.handed),
+            "refused": msgspec.msgpack.encode(self.refused),
             "promised": msgspec.msgpack.encode(self.promised),
             "waiting": self.waiting.save(),
         }
@@ -94,6 +95,7 @@ class Executor:
         self.kills = msgspec.msgpack.decode(parts["kills"], type=dict[str, str]) if "kills" in parts else {}
         self.acted, self.handed = (dict.fromkeys(msgspec.msgpack.decode(parts[p])) if p in parts else {} for p in ("acted", "handed"))
         self.acted |= dict.fromkeys(self.kills)
+        self.refused = msgspec.msgpack.decode(parts["refused"], type=dict[str, str]) if "refused" in parts else {}
         if "promised" in parts:      # a venue that dies with us has forgotten it, and nobody says it twice
             self.promised = msgspec.msgpack.decode(parts["promised"], type=dict[str, tuple[int, int]])
         self.after = msgspec.msgpack.decode(parts["after"])
@@ -120,6 +122,11 @@ class Executor:
             self.kills.pop(name, None)
             remember(self.acted, name)
 
+    def look(self) -> None:
+        """Words beside the broker that the desk has not taken: it may be down, and the broker too."""
+        for _, control in list(controls.left(self.settings)):
+            self.on_control(control)
+
     def kill(self, name: str, code: str) -> None:
         """From here on no entry is handed over."""
         self.kills[name] = code
@@ -132,8 +139,7 @@ class Executor:
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.killed.wait(), HEED_S)
-            for _, control in list(controls.left(self.settings)):      # what the desk has not taken: it may be down, and the broker too
-                self.on_control(control)
+            self.look()
             now = time.monotonic()
             if self.killed.is_set():
                 self.killed.clear()
@@ -171,13 +177,12 @@ class Executor:
                     act = acts.pop(0)
                     if isinstance(act, Cancel) and act in self.waiting:
                         continue        # asked already, and repeated by `reconcile` where it got lost
-                    if isinstance(act, Order) and act.cause == ENTRY and self.kills:
-                        log.warning("nobody has released %s", ", ".join(self.kills))
-                        if not self.kept.issuperset(self.kills):        # else the next life may read it again, and send it
-                            await self.stage.save()
-                            self.kept = set(self.kills)
+                    if isinstance(act, Order) and act.cause == ENTRY:
+                        self.look()         # who hung for a while has not heeded meanwhile
+                    if doomed := [a for a in (act, *acts) if self.barred(a)] if self.barred(act) else []:
+                        acts = [a for a in acts if a not in doomed]
                         foreign = reasons.OTHER_VENUE in self.kills.values()
-                        await self.refuse(act, reasons.OTHER_VENUE if foreign else reasons.HALTED)
+                        await self.refuse(doomed, reasons.OTHER_VENUE if foreign else reasons.HALTED)
                         continue
                     self.waiting.add(act)
                     await self.hand(venue, act)
@@ -210,7 +215,7 @@ class Executor:
         has = standing.asked
         for act in [a for a in acts if isinstance(a, Order) and a.cause == ENTRY and a not in self.waiting and has[a.id] == ""
                     and not self.settings.lockstep and 0 < a.expires_ms <= standing.ts_ms]:
-            await self.refuse(act, reasons.NOT_ARRIVED)
+            await self.refuse([act], reasons.NOT_ARRIVED)
             acts = [a for a in acts if (a.id if isinstance(a, Order) else a.order_id) != act.id]
         return [a for a in acts if a not in self.waiting
                 and (has[a.id] == "" if isinstance(a, Order) else has[a.order_id] in ("open", "pending"))]
@@ -225,10 +230,21 @@ class Executor:
         """To the venue; what it made of it is a report's word."""
         await (venue.place(act) if isinstance(act, Order) else venue.cancel(act))
 
-    async def refuse(self, order: Order, reason: str) -> None:
-        """The executor's own word that an order will not reach the venue."""
-        log.warning("%s is refused: %s", order.id, reason)
-        await self.word(order, REJECTED, reason)
+    def barred(self, act: Order | Cancel) -> bool:
+        """Whether it is an entry that may not reach the venue: a KILL stands, or it was refused before."""
+        return isinstance(act, Order) and act.cause == ENTRY and (bool(self.kills) or act.id in self.refused)
+
+    async def refuse(self, acts: Iterable[Order | Cancel], reason: str) -> None:
+        """The executor's own word that entries will not reach the venue. It is written down first: the next life may read them again, and
+        behind a release."""
+        orders = [act for act in acts if isinstance(act, Order)]
+        if fresh := [order.id for order in orders if order.id not in self.refused]:
+            self.refused |= dict.fromkeys(fresh, reason)
+            forget(self.refused)
+            await self.stage.save()
+        for order in orders:
+            log.warning("%s is refused: %s", order.id, self.refused[order.id])
+            await self.word(order, REJECTED, self.refused[order.id])
 
     async def word(self, act: Order | Cancel, status: str, reason: str) -> None:
         """A report of our own, which has no number of the venue's."""
@@ -301,7 +317,7 @@ class Executor:
                 await self.hand(venue, one.act)
             elif verdict == "late":
                 assert isinstance(one.act, Order)
-                await self.refuse(one.act, reasons.NOT_ARRIVED)
+                await self.refuse([one.act], reasons.NOT_ARRIVED)
         self.exporter.set(m.UNKNOWN_ORDERS, len(self.waiting.unknown))
         if standing.seq > self.after.get(symbol, 0):        # told before this answer, and lost
             self.missed.pop(symbol, None)
@@ -369,6 +385,11 @@ class Executor:
 def remember(known: dict[str, None], name: str) -> None:
     """One more, and the oldest forgotten."""
     known[name] = None
+    forget(known)
+
+
+def forget(known: dict) -> None:
+    """The oldest of too many."""
     while len(known) > REMEMBERED:
         del known[next(iter(known))]
 

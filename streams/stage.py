@@ -92,6 +92,7 @@ class Stateful(Handled):
                  restore: Callable[[dict[str, bytes]], None] | None = None):
         super().__init__(worker, handle)
         self.parts = parts or dict
+        self.saving = asyncio.Lock()        # one after the other: the last to be written is the last that was looked at
         self.file = StateFile(worker.settings.folder("data"), worker.instance + worker.name)
         kept = self.file.load()
         self.kept = {(epoch, topic, partition): offset for epoch, topic, partition, offset in kept.marks}
@@ -118,9 +119,10 @@ class Stateful(Handled):
         return self.file.due
 
     async def save(self) -> None:
-        kept = Kept([(*key, offset) for key, offset in self.kept.items()], self.parts(), self.wrote)
-        await self.settle()
-        self.file.save(kept)
+        async with self.saving:
+            kept = Kept([(*key, offset) for key, offset in self.kept.items()], self.parts(), self.wrote)
+            await self.settle()
+            self.file.save(kept)
 
     async def close(self) -> None:
         """Saves once more and lets go of the file."""

@@ -27,7 +27,7 @@ from store import blob as blobs
 from store import bus
 from store.killing import publish
 from streams import broker as brokers
-from streams.venues.port import LENGTH, Answered, Ask
+from streams.venues.port import LENGTH, Answered, Ask, Hello
 from streams.venues.wire import packed, unpacked
 
 CONFIG = """
@@ -54,7 +54,7 @@ class Ear:
 
     def __init__(self, host: str, port: int):
         self.socket = socket.create_connection((host, port), timeout=5)
-        self.hear()
+        self.hello: Hello = self.hear()
 
     def hear(self):
         """The next answer."""
