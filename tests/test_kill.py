@@ -10,8 +10,9 @@ import pytest
 from builders import SYMBOL
 from services import Services, at, until
 
-from benchmarks._bench import running
+from benchmarks._bench import running, scraped
 from config.settings import ROOT, Settings
+from engine import metrics as m
 from engine import reasons
 from engine.facts import BUY, ENTRY, LIMIT, Approved, Order, Reports
 from scripts import kill
@@ -59,12 +60,14 @@ def test_with_the_desks_process_hung_a_kill_takes_entries_back_and_lets_none_thr
     env = environment(desk)
     command = [sys.executable, "-m", "scripts.kill", "--reason", "drill", "--actor", "ann", "--wait", "0.1", "--no-sweep"]
 
-    async def story(risk: subprocess.Popen) -> None:
+    async def story(risk: subprocess.Popen, port: int) -> None:
         async with Services(desk) as services:
             venue = LocalVenue("127.0.0.1", desk.exchange.port)
             await venue.connect()
             reading = asyncio.ensure_future(venue.read())
-            await until(lambda: (desk.folder("data") / "ledger.db").exists() or any(desk.folder("data").glob("*ledger*.db")))
+            async with asyncio.timeout(60):
+                while (await asyncio.to_thread(scraped, port)).get(m.SERVICE_READY(service="risk")) != 1:
+                    await asyncio.sleep(0.1)
             risk.send_signal(signal.SIGSTOP)
             await services.tell(SIG_APPROVED, approved("E-1"), approved("E-2"))
             await until_resting(venue, ["E-1", "E-2"])
@@ -85,10 +88,11 @@ def test_with_the_desks_process_hung_a_kill_takes_entries_back_and_lets_none_thr
             await venue.close()
 
     subprocess.run([sys.executable, "-m", "streams.admin"], env=env, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    processes = [[f"streams.{name}", "--metrics-port", "0"] for name in ("exchange", "executor", "risk")]
+    port = brokers.free_port()
+    processes = [[f"streams.{name}", "--metrics-port", str(port if name == "risk" else 0)] for name in ("exchange", "executor", "risk")]
     with running(*processes, env=env) as (_, _, risk):
         try:
-            asyncio.run(story(risk))
+            asyncio.run(story(risk, port))
         finally:
             risk.send_signal(signal.SIGCONT)
 
