@@ -134,7 +134,7 @@ def trading(seen: Seen, settings: Settings, waiting: Sequence[Control], strip: b
     closed = [g for g in all_gates if g.state != gates.OPEN]
     doing = {ACTIVE: "entries may be sent", REDUCING: "nothing is opened; what is held is being closed"}.get(
         seen.trading, "nothing is held and nothing is opened")
-    tone = "bad" if seen.trading != ACTIVE or waiting else "warn" if closed else "good"
+    tone = "bad" if seen.trading != ACTIVE or waiting else "warn" if closed or seen.differs else "good"
     rest = " · ".join([*(f"{g.name}: {g.words}" for g in closed), *_doubts(seen)]) or "every gate is open"
     verdict(tone, f"{seen.trading}: {doing}.", rest)
     if strip:
@@ -152,7 +152,7 @@ def _doubts(seen: Seen) -> list[str]:
     if seen.behind:
         found.append(f"{seen.behind:,} transactions behind the ledger")
     if seen.differs:
-        found.append(f"{seen.differs} answers differ from the ledger's: this console has other settings than the desk")
+        found.append(f"{seen.differs} answers differ from the ledger's: this console has other settings than the desk, or another version")
     return found
 
 

@@ -2,7 +2,7 @@
 
 A look costs what was written since the look before, and never more than what follows a snapshot (`ledger.snapshot_every`); nothing runs
 while nobody looks. It reads only. The answers of the re-run are compared with what was written: `differs` above 0 means that this process
-has other settings than the desk, and that what it shows beyond the ledger's own words is not to be believed.
+has other settings than the desk, or is another version of it: what it shows may be wrong until the next snapshot, where it begins anew.
 """
 import threading
 import time
@@ -61,7 +61,7 @@ class Mirror:
         self._anew()
 
     def _anew(self) -> None:
-        self.desk, self.at, self.hash, self.differs = Desk(self.settings), 0, b"", 0
+        self.desk, self.at, self.restored, self.hash, self.differs = Desk(self.settings), 0, 0, b"", 0
         self.touches: dict[str, deque[Touch]] = {}
         self.depth: dict[str, tuple[float, float]] = {}
 
@@ -82,8 +82,8 @@ class Mirror:
             kept = connection.scalar(sa.select(sa.func.max(s.c.seq)).where(s.c.writer == self.writer)) or 0
         if head < self.at:
             self._anew()           # another ledger lies there now
-        if kept - self.at > (FAR if self.at else 0):
-            self._restore()
+        if kept - self.at > (FAR if self.at else 0) or (self.differs and kept > self.restored):
+            self._restore()        # what differs lasts no longer than to the next snapshot
         while self.at < head and time.monotonic() < until and self._page():
             pass
         state = msgspec.msgpack.decode(self.desk.snapshot(), type=State)
@@ -103,7 +103,7 @@ class Mirror:
                 self.desk.restore(msgspec.msgpack.decode(row.blob, type=HostDesk).desk)
             except UNREADABLE as error:
                 raise broken(self.engine, f"{self.writer}/{row.seq} snapshots", f"the state cannot be read: {error}") from None
-            self.at, self.hash = row.seq, b""
+            self.at, self.restored, self.hash = row.seq, row.seq, b""
             if first:
                 self._markets(row.seq)
             return

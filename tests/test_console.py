@@ -29,6 +29,7 @@ def desk(place, monkeypatch):  # noqa: F811
                         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(bus, "PATIENCE_MS", 300)
+    monkeypatch.setattr("store.mirror.PATIENCE_S", 60.0)      # a machine with other work on it is no fault of what is tested
     made = Written(url(place), data.settings())
     yield made
     made.ledger.close()
