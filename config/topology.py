@@ -120,6 +120,8 @@ def of_compose(paths: Sequence[Path], names: Sequence[str], env: Mapping[str, st
             raise ConfigError([f"{path}: cannot be read ({error.strerror})"]) from None
         except yaml.YAMLError as error:
             raise ConfigError([f"{path}: not YAML ({error})"]) from None
+        if not isinstance(tree, dict) or not all(isinstance(one, dict) for one in (tree.get("services") or {}).values()):
+            raise ConfigError([f"{path}: a mapping with services was expected"])
         for name, service in (tree.get("services") or {}).items():
             into = services.setdefault(name, {"environment": {}, "command": []})
             said = service.get("environment") or {}

@@ -72,8 +72,8 @@ def order_log(path: Path) -> list[Execution]:
     """A parquet log of own fills: venue, symbol, ts_ms, side (1 bought, -1 sold), price, amount, order_id and, if there is one, fee_pct.
     Rows without a price or an amount are left out."""
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    except pa.ArrowInvalid as error:
         raise ArtifactError(f"{path}: not a parquet file ({error})") from None
     if missing := [name for name in LOG if name not in table.column_names]:
         raise ArtifactError(f"{path}: no column {', '.join(missing)}; a log of fills has {', '.join(LOG)}")

@@ -187,6 +187,16 @@ def test_the_desks_own_fills_become_trips_of_each_account_for_itself(tmp_path, b
     assert (manifest["row_count"], manifest["source"]) == (1, "paper")
 
 
+def test_an_order_log_that_is_none_is_an_error_that_names_it(tmp_path, capsys):
+    log = tmp_path / "log.parquet"
+    other = fill_outcomes.packed([])
+    for told, words in ((None, "No such file"), (b"text", "not a parquet file"), (other, "no column venue, ts_ms, side")):
+        if told is not None:
+            log.write_bytes(told)
+        assert run(build_fill_dataset_v1, "--fixture", log, "--out-dir", tmp_path / "ds") == 1
+        assert f"ERROR: {log}: {words}" in capsys.readouterr().err
+
+
 def test_no_ledger_is_an_error_that_names_it(tmp_path, capsys):
     assert run(build_fill_dataset_v1, "--ledger", f"sqlite:///{tmp_path}/none.db", "--out-dir", tmp_path) == 1
     assert f"ERROR: ledger {tmp_path}/none.db: there is none" in capsys.readouterr().err

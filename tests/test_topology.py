@@ -54,6 +54,13 @@ def test_a_symbol_that_shall_not_be_traded_is_refused(tmp_path, capsys):
     assert "control: symbols: SOLUSDT shall not be traded" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["just text", "services: {grinder: 5}", "- a list"])
+def test_a_file_that_is_no_compose_file_is_named(tmp_path, capsys, text):
+    (tmp_path / "x.yml").write_text(text)
+    assert validate_topology.main(["--compose", str(tmp_path / "x.yml"), "grinder"]) == 1
+    assert "x.yml: a mapping with services was expected" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line, said", [("NONSENSE", "line 11: 'NONSENSE' is not KEY=VALUE"), ("SLUICE_KAFKA_PORT=none", "kafka.port")])
 def test_a_file_that_cannot_be_meant_is_named(tmp_path, capsys, line, said):
     assert run(tmp_path, CANARY + line + "\n") == 1
