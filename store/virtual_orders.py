@@ -28,13 +28,12 @@ from store import archive
 from store.artifacts import ArtifactError, publish, read
 
 SCHEMA = "virtual_orders_v1"
-SIGMA = FEATURES.index("sigma")
+SIGMA, TOUCHES = FEATURES.index("sigma"), (FEATURES.index("touch_bids"), FEATURES.index("touch_asks"))
 DATA, MANIFEST = "data.parquet", "manifest.json"
-COLUMNS = ("symbol", "ts_ms", "side", "price_ticks", "lots", "horizon_ms", "candidate", "bid", "ask", "first_ms", "whole_ms")
+COLUMNS = ("symbol", "ts_ms", "side", "price_ticks", "lots", "horizon_ms", "candidate", "bid", "ask", "touch_own", "first_ms", "whole_ms")
 FEATURE_COLUMNS = tuple(f"feature.{name}" for name in NAMES)
-TABLE = pa.schema([("symbol", pa.string()), ("ts_ms", pa.int64()), ("side", pa.int8()), ("price_ticks", pa.int32()),
-                   ("lots", pa.int32()), ("horizon_ms", pa.int32()), ("candidate", pa.bool_()), ("bid", pa.int32()), ("ask", pa.int32()),
-                   ("first_ms", pa.int32()), ("whole_ms", pa.int32()), *((name, pa.float32()) for name in FEATURE_COLUMNS)])
+KINDS = {"symbol": pa.string(), "candidate": pa.bool_(), "touch_own": pa.float32(), "ts_ms": pa.int64(), "side": pa.int8()}
+TABLE = pa.schema([*((name, KINDS.get(name, pa.int32())) for name in COLUMNS), *((name, pa.float32()) for name in FEATURE_COLUMNS)])
 HORIZONS_MS = (1_000, 60_000)       # the shortest and the longest that is drawn
 DESK_SHARE = 0.5                    # with one of the desk's own patiences
 AT_TOUCH, INSIDE = 0.45, 0.15       # near the touch as ladders stand, inside the spread; the rest further behind
@@ -44,7 +43,8 @@ RANDOM_EVERY_MS = 250
 
 
 class Orders(NamedTuple):
-    """Virtual orders as columns of length m; `y` whether the first lot was filled within the horizon, `rows` float32[m, features]."""
+    """Virtual orders as columns of length m; `y` whether the first lot was filled within the horizon, `rows` float32[m, features];
+    `touch_own` ln of the own touch over the mean touch, which S1's formula asks for and the model does not."""
     symbol: np.ndarray
     ts_ms: np.ndarray
     side: np.ndarray
@@ -54,6 +54,7 @@ class Orders(NamedTuple):
     candidate: np.ndarray
     bid: np.ndarray
     ask: np.ndarray
+    touch_own: np.ndarray
     first_ms: np.ndarray
     whole_ms: np.ndarray
     rows: np.ndarray
@@ -127,7 +128,7 @@ def made(frames: Sequence[Frame], settings: Settings, many: int, seed: int) -> M
         refused, unseen = refused + int((got.kind == virtual.REFUSED).sum()), unseen + int((got.kind == virtual.UNSEEN).sum() + gone.sum())
         rows = order_rows(found.features, sign, price, touch, found.around, horizon)
         columns = [np.full(len(pick), symbol, object), found.ts_ms, sign, price, lots, horizon, np.full(len(pick), candidate), *touch.T,
-                   got.first_ms, got.whole_ms, *rows.T]
+                   found.features[np.arange(len(pick)), np.where(sign > 0, *TOUCHES)], got.first_ms, got.whole_ms, *rows.T]
         tables.append(pa.table([pa.array(c[keep], kind) for c, kind in zip(columns, TABLE.types)], schema=TABLE))
     return Made(pa.concat_tables(tables), refused, unseen)
 
@@ -187,9 +188,13 @@ def load(folder: Path) -> tuple[Orders, str]:
         raise ArtifactError(f"{folder / DATA}: not the rows of {SCHEMA} ({error})") from None
     if len(table) != manifest.get("row_count"):
         raise ArtifactError(f"{folder}: {len(table)} rows, its manifest says {manifest.get('row_count')!r}")
-    columns = [table[name].to_numpy() for name in COLUMNS]
+    return of_table(table), sha256(head or b"")
+
+
+def of_table(table: pa.Table) -> Orders:
+    """A table's rows as arrays."""
     rows = np.stack([table[name].to_numpy() for name in FEATURE_COLUMNS], 1)
-    return Orders(**dict(zip(COLUMNS, columns)), rows=rows), sha256(head or b"")
+    return Orders(**{name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS}, rows=rows)
 
 
 def joined(some: Sequence[Orders]) -> Orders:

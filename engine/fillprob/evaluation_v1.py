@@ -66,3 +66,23 @@ def evaluate(rows: np.ndarray, filled: np.ndarray, model: FillModelV1, dataset_p
     worth = {f"{name}_bps": round(ALL_BPS * value) if np.isfinite(value) else None for name, value in figures.items()}
     tables = {name: report.pop(name) for name in ("calibration", "threshold_sweep")}
     return report | {"label": "filled", **worth} | tables
+
+
+def kaplan_meier(upto_ms: np.ndarray, happened: np.ndarray, horizon_ms: float) -> tuple[float, float]:
+    """P(happened within the horizon) where others were seen only for a while, and its standard error by Greenwood's formula.
+
+    `upto_ms[m]`: when it happened, or until when it was seen not to; `happened` bool[m]. Who is no longer seen counts until then. At equal
+    times what happens comes first.
+
+    >>> kaplan_meier(np.array([1, 2, 2, 5]), np.array([True, True, False, False]), 4)[0]
+    0.5
+    """
+    alive, variance = 1.0, 0.0
+    times, at = np.unique(upto_ms, return_inverse=True)
+    hits, leave = np.bincount(at, happened, len(times)), np.bincount(at, minlength=len(times))
+    here = len(upto_ms) - np.concatenate([[0], np.cumsum(leave)[:-1]])
+    for k in np.flatnonzero((hits > 0) & (times <= horizon_ms)):
+        alive *= 1 - hits[k] / here[k]
+        if here[k] > hits[k]:
+            variance += hits[k] / (here[k] * (here[k] - hits[k]))
+    return float(1 - alive), float(alive * np.sqrt(variance))
