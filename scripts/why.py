@@ -97,6 +97,7 @@ def size(d: Decision) -> Iterator[tuple[str, str]]:
     yield "risk", f"multiplier {z.multiplier:.4f}: {scales}; of " + ", ".join(
         f"{name}={'unknown' if value is None else format(value, '.4f')}" for name, value in said)
     yield "lots", f"{z.qty:g} = {z.notional_usd:.2f} USD notional, {z.margin_usd:.2f} margin ({z.note})"
+    yield "fill curve", z.curve or "not said"
     yield "collateral", f"price from {z.source}"
 
 
