@@ -16,6 +16,9 @@ import yaml
 from msgspec import Meta, Struct
 
 from engine import settings as e
+from engine.fillprob import model_v1
+from engine.fillprob.documents import Refused
+from engine.fillprob.model_v0 import FILE, MANIFEST
 from engine.rewards import arms
 from engine.sizing.curve import FORMULA, Curve, unsealed
 
@@ -161,6 +164,7 @@ class Settings(Struct, frozen=True):
     symbols: dict[str, e.Instrument]
     market: dict[str, e.MarketModel]
     curve: Curve | None      # in the file that sizing.fill_curve names
+    fill_model: str          # the text of the model.json in the folder that it names instead, else ""
 
     def instrument(self, symbol: str) -> e.Instrument:
         """The symbol's ticks, lots and fees; `ConfigError` where `config/symbols.yaml` does not have it."""
@@ -204,11 +208,11 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
     sources: dict[str, str] = {}
     for path in (DEFAULT, *map(Path, overrides)):
         merge(tree, aliased(read(path, faults), path, faults), path, sources)
-    if "curve" in tree:
-        faults.append(f"{sources.get('curve', '')}: curve: unknown key; a fitted curve is a file that sizing.fill_curve names")
+    faults += [f"{sources.get(key, '')}: {key}: unknown key; sizing.fill_curve names a fitted curve's file or a model's folder"
+               for key in ("curve", "fill_model") if key in tree]
     if faults:
         raise ConfigError(faults)
-    built = build(Settings, tree | {"curve": None}, "", env, faults, sources)
+    built = build(Settings, tree | {"curve": None, "fill_model": ""}, "", env, faults, sources)
     if built and not faults and not is_speed(built.exchange.speed):
         faults.append(f"exchange.speed: {built.exchange.speed!r} is not a number above 0, or max (SPEED)")
     if built and not faults:
@@ -217,7 +221,9 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
             faults.append(": ".join([*sorted(named)[:1], fault]))
     if built and not faults and built.sizing.fill_curve != FORMULA:
         try:
-            built = msgspec.structs.replace(built, curve=fill_curve(built))
+            folder = ROOT / Path(built.sizing.fill_curve).expanduser()
+            built = (msgspec.structs.replace(built, fill_model=fill_model(folder)) if folder.is_dir() else
+                     msgspec.structs.replace(built, curve=fill_curve(built)))
         except ValueError as error:
             named = {sources.get("sizing.fill_curve", "")} - {"", str(DEFAULT)}
             faults.append(": ".join([*named, f"sizing.fill_curve: {error}"]))
@@ -239,6 +245,18 @@ def fill_curve(s: Settings) -> Curve:
     if curve.horizon_ms != s.desk.entry_ttl_ms:
         raise ValueError(f"{path}: fitted to orders that rest for {curve.horizon_ms} ms, desk.entry_ttl_ms is {s.desk.entry_ttl_ms}")
     return curve
+
+
+def fill_model(folder: Path) -> str:
+    """The text of the FillModelV1 in a folder; `ValueError` where it is none, or not what its manifest pins."""
+    try:
+        manifest, model = ((folder / name).read_bytes() for name in (MANIFEST, FILE))
+        model_v1.loaded(manifest, model)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); a folder of train_fill_model_v1 was expected") from None
+    except Refused as no:
+        raise ValueError(f"{folder}: {no}") from None
+    return model.decode()
 
 
 def wrong_arms(bandit: e.BanditSettings) -> list[str]:

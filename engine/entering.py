@@ -14,7 +14,7 @@ from engine import guards, policy, reasons
 from engine.execution.ladder import Rung, ladder, rung_id
 from engine.facts import BUY, ENTRY, LIMIT, MAIN, TWIN, Decision, Order, Scored
 from engine.fillprob.gate import PLACE, FillProbGate, Gating, Judged
-from engine.fillprob.placement import Act, placement_of
+from engine.fillprob.placement import Act, Placement, placement_of
 from engine.portfolio import Portfolio
 from engine.rewards.attribution import Choice, Rewards
 from engine.rewards.context import context_of
@@ -22,7 +22,7 @@ from engine.scoring.features import FEATURES
 from engine.settings import Instrument, Mind
 from engine.sizing.caps import Inputs
 from engine.sizing.collateral import Worth, worth
-from engine.sizing.fill import wired
+from engine.sizing.fill import InForce, Modelled, wired
 from engine.sizing.predictors import Diffusion, Predictors, Walk, moment
 from engine.sizing.size import Sized, Sizer, Wish
 from engine.state import DAY_MS, FULL, PAPER, State, Touch
@@ -53,7 +53,7 @@ class Entering:
     def __init__(self, mind: Mind):
         self.mind = mind
         self.rules = guards.Rules(mind.risk, mind.gates, mind.controls, mind.sizing.min_free_balance_usd)
-        self.curve = wired(mind.curve)
+        self.curve = wired(mind.curve, mind.fill_model)
         self.sizer = Sizer(mind.sizing, mind.features, Predictors(Diffusion(mind.sizing.tail), self.curve, Walk()))
         self.rewards = Rewards(mind.rewards, mind.bandit, mind.features)
         self.gate = FillProbGate(mind.fill_prob, None)
@@ -152,8 +152,19 @@ class Entering:
         step_bps = 1e4 * mind.ladder.step_ticks * instrument.tick / s.entry if s.entry > 0 else 0.0
         price = self.dearest(scored, choice, instrument, state)
         wish = Wish(price, stop_bps, mind.desk.max_holding_ms, inputs, moment(s.features, sign), float(lots),
-                    mind.gates.liquidity_by_side.levels, step_bps=step_bps)
+                    mind.gates.liquidity_by_side.levels, step_bps=step_bps, fill=self.filling(scored, choice, instrument, state))
         return self.sizer.size(wish, instrument)
+
+    def found(self, scored: Scored, choice: Choice, instrument: Instrument, state: State) -> Placement:
+        """The market as the entry finds it, and how long it may rest."""
+        touch, patience_ms = state.touches[scored.signal.symbol], self.rewards.arms[choice.arm].patience(self.mind.desk.entry_ttl_ms)
+        return placement_of(scored.signal, touch.bid, touch.ask, instrument.tick, patience_ms)
+
+    def filling(self, scored: Scored, choice: Choice, instrument: Instrument, state: State) -> InForce:
+        """The fill curve in force; a model's is one for each order."""
+        if not isinstance(self.curve, Modelled):
+            return self.curve
+        return self.curve.at(self.found(scored, choice, instrument, state), scored.signal.side, self.mind.ladder.step_ticks)
 
     def collateral(self, state: State) -> Worth:
         """The price of the collateral in force."""
@@ -179,8 +190,10 @@ class Entering:
         arm, sign, touch = self.rewards.arms[choice.arm], 1 if s.side == BUY else -1, state.touches[s.symbol]
         here, step_bps = moment(s.features, sign), 1e4 * mind.ladder.step_ticks * instrument.tick / s.entry
 
+        curve = self.filling(scored, choice, instrument, state)
+
         def fill(steps: float) -> float:
-            return self.curve.p(here, steps, step_bps) if here is not None else 1.0
+            return curve.p(here, steps, step_bps) if here is not None else 1.0
         least = state.pressure.min_fill_probability(mind.ladder.min_fill_probability, mind.backpressure)
         rungs = ladder(s.side, round(s.entry / instrument.tick), touch.bid, touch.ask, round(sized.qty / instrument.lot), instrument,
                        mind.ladder, fill, least, arm.offset, mind.venue.maker_only)
@@ -194,7 +207,7 @@ class Entering:
         wanted = sized.wanted_usd * leverage
         price = round(rungs.kept[0].ticks * instrument.tick, 10)
         patience_ms = arm.patience(mind.desk.entry_ttl_ms)
-        found = placement_of(s, touch.bid, touch.ask, instrument.tick, patience_ms)
+        found = self.found(scored, choice, instrument, state)
         judged = self.gate.judge(Act(PLACE, s.symbol, s.side, price, qty, placement=found), now)
         if judged.lines or judged.evidence:
             self.judged.append(judged)

@@ -103,7 +103,9 @@ class TailModel(Struct, frozen=True):
 
 
 class Sizing(Struct, frozen=True):
-    """S1's order size, S0's caps on it, and what risk leaves of it. `fill_curve`: a fitted curve's file, or `formula` for S1's own."""
+    """S1's order size, S0's caps on it, and what risk leaves of it. `fill_curve`: a fitted curve's file, the folder of a
+    FillModelV1, or `formula` for S1's own.
+    """
     leverage: Positive
     notional_cap_usd: NonNegative
     use_all_in: bool
@@ -444,3 +446,5 @@ class Mind(Protocol):
     def symbols(self) -> Mapping[str, Instrument]: ...
     @property
     def curve(self) -> Curve | None: ...
+    @property
+    def fill_model(self) -> str: ...

@@ -22,10 +22,11 @@ from engine.fillprob.documents import (
     Refused,
     is_int,
     parsed,
+    pinned,
     pretty,
     sha256,
 )
-from engine.fillprob.model_v0 import ALL_BPS, FILE
+from engine.fillprob.model_v0 import ALL_BPS, FILE, MANIFEST
 from engine.fillprob.order_features import COLUMNS, NAMES, order_row
 from engine.fillprob.placement import Act
 
@@ -177,6 +178,14 @@ class FillModelV1(msgspec.Struct, frozen=True, dict=True):
 
 def _said(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def loaded(manifest: bytes | None, model: bytes | None) -> FillModelV1:
+    """A model from its two files; `Refused` says which code and why."""
+    head = parsed(manifest, MANIFEST)
+    if head.get("schema_version") != SCHEMA:
+        raise Refused(SCHEMA_UNSUPPORTED, f"{MANIFEST}: schema_version: {head.get('schema_version')!r} is not {SCHEMA!r}")
+    return of_json(pinned(head, FILE, model))
 
 
 def of_json(blob: bytes) -> FillModelV1:

@@ -1,6 +1,6 @@
-"""Whether a resting order will be filled in time: S1's formula while nothing is known, then a curve fitted to paper fills.
+"""Whether a resting order will be filled in time: S1's formula while nothing is known, then a curve fitted to paper fills, or FillModelV1.
 
-Both are read through the port `FillCurve`. The fitted curve is a logistic regression whose probability never rises with the
+All are read through the port `FillCurve`. The fitted curve is a logistic regression whose probability never rises with the
 distance from the touch nor with the queue before the order, however the rows may look.
 """
 
@@ -8,6 +8,11 @@ from math import exp, isfinite
 
 import numpy as np
 
+from engine.facts import BUY
+from engine.fillprob import model_v1
+from engine.fillprob.model_v0 import ALL_BPS
+from engine.fillprob.model_v1 import FillModelV1
+from engine.fillprob.placement import Act, Placement
 from engine.sizing.curve import COLUMNS, DEPTH, DISTANCE, FORMULA, QUEUE, Curve, Decile, FillParameters
 from engine.sizing.predictors import Moment
 from engine.sizing.risk import clamp
@@ -55,8 +60,37 @@ class FittedCurve:
         return exp(-self.parameters.fades * behind) / (1.0 + exp(-clamp(z, -40.0, 40.0)))
 
 
-def wired(curve: Curve | None) -> Formula | FittedCurve:
-    """The curve in force: the fitted one where there is one, else S1's formula."""
+class Modelled:
+    """FillModelV1 behind the port: P(the first lot is filled within the order's own patience), for one order at a time.
+
+    It asks for more than a moment: `at` binds it to an order's placement. Unbound, or where the market is not known, it answers NaN.
+    """
+
+    def __init__(self, model: FillModelV1, found: Placement | None = None, side: str = BUY, step_ticks: int = 1):
+        self.model, self.found, self.side, self.step_ticks = model, found, side, step_ticks
+        self.id = f"fm-{model.fingerprint[:12]}"
+
+    def at(self, found: Placement, side: str, step_ticks: int) -> "Modelled":
+        """The same for an order of this side with this market around it, a level `step_ticks` wide."""
+        return Modelled(self.model, found, side, step_ticks)
+
+    def p(self, now: Moment, level: float, step_bps: float = 0.0) -> float:
+        """0…1."""
+        if self.found is None or not isfinite(level):
+            return float("nan")
+        own, way = (self.found.bid, -1) if self.side == BUY else (self.found.ask, 1)
+        price = (own + way * round(level * max(1, self.step_ticks))) * self.found.tick
+        row = self.model.served(Act("PLACE", "", self.side, price, 1.0, placement=self.found))
+        return float("nan") if row is None else self.model.predict(row) / ALL_BPS
+
+
+InForce = Formula | FittedCurve | Modelled
+
+
+def wired(curve: Curve | None, model: str = "") -> InForce:
+    """The curve in force: the model whose file's text this is, else the fitted one, else S1's formula."""
+    if model:
+        return Modelled(model_v1.of_json(model.encode()))
     return Formula() if curve is None else FittedCurve(curve.parameters, curve.id)
 
 

@@ -5,6 +5,7 @@ number that it decided by is a `Sized`.
 """
 
 from math import floor, isfinite
+from typing import Any
 
 import msgspec
 
@@ -63,7 +64,8 @@ class Wish(msgspec.Struct, frozen=True, gc=False):
     """An entry that may be made: price, way to the stop in bps, the longest holding time.
 
     `near_lots` rest on the first `near` levels of the own side, where it would be closed; `moment` None where its features are unknown;
-    `level` counts steps of the ladder behind the touch, `step_bps` wide each.
+    `level` counts steps of the ladder behind the touch, `step_bps` wide each; `fill` is the fill curve of this very order, None where the
+    one in force serves all orders alike.
     """
 
     price: float
@@ -75,6 +77,7 @@ class Wish(msgspec.Struct, frozen=True, gc=False):
     near: int = 3
     level: float = 0.0
     step_bps: float = 0.0
+    fill: Any = None
 
 
 class Sized(msgspec.Struct, frozen=True, gc=False):
@@ -165,7 +168,8 @@ class Sizer:
         whole, code, numbers = lots(cap.usd * i.leverage, wish.price, instrument)
         if code:
             return refused(code, numbers if cap.name == "arm_cap" else f"{numbers} ({cap.name})", note)
-        predicted = self.predictors.of(
+        predictors = self.predictors if wish.fill is None else self.predictors._replace(fill=wish.fill)
+        predicted = predictors.of(
             wish.moment, wish.stop_bps, wish.holding_ms, wish.level, wish.step_bps, whole / instrument.lot, wish.near_lots, wish.near)
         scaling = self.scale(predicted, s.risk)
         qty, found = whole, {
