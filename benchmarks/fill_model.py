@@ -4,7 +4,7 @@
     python -m benchmarks.fill_model standx --orders DIR --figure reliability.html also order-level recordings, and a plot
 
 The same virtual orders for all: FillModelV0 is trained on the round trips of a desk that lets every candidate in over the earlier days;
-sizing's curve is the one in force (sizing.fill_curve). ECE over twenty bins. Also: microseconds of a prediction.
+S1's formula, and the fitted curve where sizing.fill_curve names one. ECE over twenty bins. Also: microseconds of a prediction.
 """
 import argparse
 import time
@@ -26,7 +26,7 @@ from engine.fillprob.model_v1 import FillModelV1
 from engine.fillprob.order_features import NAMES
 from engine.fillprob.placement import Act, Placement
 from engine.scoring import quality
-from engine.sizing.fill import wired
+from engine.sizing.fill import FittedCurve, Formula
 from engine.sizing.predictors import Moment, queue_share
 from scripts._arguments import ended, number
 from store import archive, fill_model, fill_training, importers, level3, virtual_orders
@@ -63,9 +63,9 @@ def column(orders: Orders, name: str) -> np.ndarray:
     return orders.rows[:, NAMES.index(name)].astype(np.float64)
 
 
-def sizing_curve(orders: Orders, settings: config.Settings) -> np.ndarray:
-    """What sizing's curve in force says of each."""
-    curve, out = wired(settings.curve), []
+def sizing_curve(orders: Orders, curve: Formula | FittedCurve, settings: config.Settings) -> np.ndarray:
+    """What a curve of sizing says of each."""
+    out = []
     mid = (orders.bid + orders.ask) / 2.0
     columns = (column(orders, n) for n in ("sigma", "depth_own", "qi", "imbalance", "spread", "gap_own", "behind_ticks"))
     for sigma, own_depth, qi, imbalance, spread, gap, behind, touch, at in zip(*columns, orders.touch_own.tolist(), mid.tolist()):
@@ -93,11 +93,11 @@ def speed(model: FillModelV1, orders: Orders, settings: config.Settings) -> list
         model.predict(row)
         took.append(1e6 * (time.perf_counter() - began))
     p50, p99 = quantiles(np.array(took), 0.5, 0.99)
-    began = time.perf_counter()
+    began = time.process_time()
     model.bps(orders.rows)
-    many = 1e6 * (time.perf_counter() - began) / len(orders.y)
+    many = 1e6 * (time.process_time() - began) / len(orders.y)
     return [f"a prediction as the gate asks (features and {len(model.trees)} trees): {p50:.1f} µs p50, {p99:.1f} p99; many at once: "
-            f"{many:.2f} µs each; model.json {len(model.to_json()):,} bytes"]
+            f"{many:.2f} µs of a processor each; model.json {len(model.to_json()):,} bytes"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,7 +124,9 @@ def main(argv: list[str] | None = None) -> int:
         "FillModelV1": loaded.bps(later.rows),
         f"win rate (FillModelV0, {v0.n_train_rows:,} trips)":
             np.array([v0.predict(served(BUY if s > 0 else SELL, n)) for s, n in zip(later.side.tolist(), notional.tolist())]),
-        f"sizing's curve ({wired(settings.curve).id})": sizing_curve(later, settings),
+        "S1's formula": sizing_curve(later, Formula(), settings),
+        **({} if settings.curve is None else
+           {f"the fitted curve {settings.curve.id}": sizing_curve(later, FittedCurve(settings.curve.parameters), settings)}),
         "base rate of the days before": np.full(len(later.y), ALL_BPS * earlier.y.mean())}
     slices = {"all": np.ones(len(later.y), bool), "the desk's candidates": later.candidate, "random moments": ~later.candidate,
               "rest 20 s, at most 1 bps behind": (later.horizon_ms == 20_000) & (column(later, "behind_bps") <= 1)}

@@ -208,7 +208,7 @@ def load(*overrides: Path | str, env: Mapping[str, str] | None = None) -> Settin
     sources: dict[str, str] = {}
     for path in (DEFAULT, *map(Path, overrides)):
         merge(tree, aliased(read(path, faults), path, faults), path, sources)
-    faults += [f"{sources.get(key, '')}: {key}: unknown key; sizing.fill_curve names a fitted curve's file or a model's folder"
+    faults += [f"{sources.get(key, '')}: {key}: unknown key; a fitted curve is a file that sizing.fill_curve names, a model a folder"
                for key in ("curve", "fill_model") if key in tree]
     if faults:
         raise ConfigError(faults)

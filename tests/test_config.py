@@ -28,7 +28,7 @@ def faults(text: str, tmp_path: Path, env: dict[str, str] | None = None) -> list
 def test_the_defaults_are_sound_and_complete():
     settings = load(env={})
     written = yaml.safe_load(DEFAULT.read_text())
-    assert set(written) | {"symbols", "market", "curve"} == set(msgspec.to_builtins(settings))
+    assert set(written) | {"symbols", "market", "curve", "fill_model"} == set(msgspec.to_builtins(settings))
     for symbol in settings.exchange.symbols:
         assert settings.instrument(symbol).tick > 0
 
