@@ -15,7 +15,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 
 RUN groupadd --gid 10001 sluice \
  && useradd --uid 10001 --gid sluice --create-home --shell /usr/sbin/nologin sluice \
- && install -d -o sluice -g sluice /app /app/data /app/models /var/cache/numba
+ && install -d -o sluice -g sluice /app /app/data /app/models /app/ml /var/cache/numba
 
 WORKDIR /app
 COPY requirements.lock ./

@@ -137,10 +137,15 @@ def tests(settings: Settings) -> dict:
     return {"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": list(told.values())}
 
 
-def prometheus(targets: list[str], rule_file: str, alertmanager: str | None = None) -> dict:
-    """Prometheus' own configuration: `targets` are `host:port` of the services' metrics."""
+def prometheus(targets: list[str], rule_file: str, alertmanager: str | None = None, found: tuple[str, ...] = (), port: int = 0) -> dict:
+    """Prometheus' own configuration: `targets` are `host:port` of the services' metrics; `found`, hosts that are scraped on `port` while
+    their name resolves, and missed by nobody else."""
     tree: dict = {"global": {"scrape_interval": "5s", "evaluation_interval": "15s"}, "rule_files": [rule_file],
                   "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": targets}]}]}
+    if found:
+        tree["scrape_configs"].append({
+            "job_name": "grinder", "dns_sd_configs": [{"names": list(found), "type": "A", "port": port, "refresh_interval": "15s"}],
+            "relabel_configs": [{"source_labels": ["__meta_dns_name"], "target_label": "instance"}]})
     if alertmanager:
         tree["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
     return tree
@@ -148,6 +153,7 @@ def prometheus(targets: list[str], rule_file: str, alertmanager: str | None = No
 
 # the compose file's service names; each container's exporter listens on `ports.metrics`
 CONTAINERS = ("exchange", "collector", "signal-engine", "ai-scorer", "risk", "executor", "supervisor")
+DESKS = ("grinder", "grinder_canary", "grinder_control")     # a desk in one container each, there or not
 
 
 def files(settings: Settings) -> dict[Path, str]:
@@ -157,6 +163,6 @@ def files(settings: Settings) -> dict[Path, str]:
         GENERATED / "rules.yml": dump(rules(settings)),
         GENERATED / "tests.yml": dump(tests(settings)),
         ROOT / "config" / "prometheus.yml": dump(prometheus([f"{c}:{port}" for c in CONTAINERS], "../alerts/generated/rules.yml",
-                                                            "alertmanager:9093")),
+                                                            "alertmanager:9093", DESKS, port)),
         ROOT / "config" / "prometheus.local.yml": dump(prometheus([f"127.0.0.1:{port}"], "../alerts/generated/rules.yml")),
     }

@@ -15,8 +15,8 @@ import yaml
 from config.settings import ROOT, ConfigError, Settings, load
 
 # what an instance is told apart by; everything else must be the same, or a difference in figures could be anybody's
-OWN = ("instance", "exchange.symbols", "exchange.session", "fill_prob.enforce", "fill_prob.enforce_symbols", "fill_prob.artifact_dir",
-       "ledger.url", "ledger.anchors", "scale.member", "ports.metrics", "ports.bind")
+OWN = ("instance", "feed", "exchange.symbols", "exchange.session", "exchange.port", "fill_prob.enforce",
+       "fill_prob.enforce_symbols", "fill_prob.artifact_dir", "ledger.url", "ledger.anchors", "scale.member", "ports.metrics", "ports.bind")
 LIMITS = ("desk.equity_usd", "policy.max_open_positions_total", "policy.max_total_exposure_usdt", "policy.max_exposure_per_symbol_usdt",
           "risk.daily_loss_cap_usd", "controls.max_orders_per_minute")
 VARIABLE = re.compile(r"\$\{(\w+)(?:(:?[-?])([^}]*))?\}")

@@ -29,9 +29,9 @@ def main(name: str, argv: list[str] | None = None) -> int:
     return launch([name], settings, port)
 
 
-def launch(names: list[str], settings: config.Settings, port: int) -> int:
+def launch(names: list[str], settings: config.Settings, port: int, stop: Stop | None = None) -> int:
     """The named services in this process until they are told to stop; what a person can mend is one line and status 1."""
-    stop = Stop(", ".join(names))
+    stop = stop or Stop(", ".join(names))
     disk.usable(settings.folder("data"), "paths.data")
     exporter = Exporter(symbols_of(settings), arms=settings.bandit.arms)
     try:

@@ -22,7 +22,7 @@ class Stop:
 
     def __init__(self, name: str, grace_s: float = GRACE_S):
         self.name, self.grace_s, self.told = name, grace_s, ""
-        self.since = 0.0
+        self.since, self.status = 0.0, 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over: asyncio.Event | None = None
         self._began = threading.Lock()
@@ -40,18 +40,18 @@ class Stop:
         if self.told:
             over.set()
 
-    def begin(self, why: str) -> None:
-        """The grace begins, unless it runs already: the process ends within it, whatever hangs."""
+    def begin(self, why: str, status: int = 0) -> None:
+        """The grace begins, unless it runs already: the process ends within it, whatever hangs; with that status, or a worse one."""
         if not self._began.acquire(blocking=False):
             return
-        self.told, self.since = why, time.monotonic()
+        self.told, self.since, self.status = why, time.monotonic(), status
         log.info("%s: %s: stopping", self.name, why)
         timer = threading.Timer(self.grace_s, self._cut_off)
         timer.daemon = True
         timer.start()
         if self._loop is None:
             log.info("%s: ended before it was ready", self.name)
-            self.leave(0)
+            self.leave(status)
         if self._loop and self._over:
             try:
                 self._loop.call_soon_threadsafe(self._over.set)

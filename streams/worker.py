@@ -403,7 +403,7 @@ def run(workers: Sequence[Worker], exporter: Exporter, settings: Settings, port:
             log.error("%s: ended by %s", stop.name, why(failed[0]), exc_info=None if plain else failed[0])
         else:
             log.info("%s: ended in %.1f s", stop.name, time.monotonic() - stop.since)
-        stop.leave(1 if failed else 0)      # from in here: the loop would wait for whatever a client library left hanging in it
+        stop.leave(1 if failed else stop.status)      # from in here: the loop would wait for whatever a client library left hanging in it
 
     async def start() -> None:
         for worker in workers:

@@ -6,8 +6,10 @@ from graphlib import TopologicalSorter
 import pytest
 import yaml
 
-from alerts.build import CONTAINERS
+from alerts.build import CONTAINERS, DESKS
 from config.settings import DEFAULT, ROOT, VARIABLE, load
+from config.topology import faults, of_compose
+from scripts import run_live
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
 TREE = yaml.safe_load(TEXT)
@@ -23,8 +25,12 @@ each = pytest.mark.parametrize("name", SERVICES)
 each_of_ours = pytest.mark.parametrize("name", OURS)
 
 
+def words(service: dict) -> list[str]:
+    return [*service.get("entrypoint", []), *service["command"]]
+
+
 def modules() -> dict[str, str]:
-    return {n: s["command"][s["command"].index("-m") + 1] for n, s in OURS.items() if "-m" in s["command"]}
+    return {n: words(s)[words(s).index("-m") + 1] for n, s in OURS.items() if "-m" in words(s)}
 
 
 def given(value: object) -> str:
@@ -156,3 +162,92 @@ def test_every_alert_reaches_somebody():
     for receiver in receivers.values():
         for hook in receiver["webhook_configs"]:
             assert hook["url_file"].removeprefix("/run/secrets/") in TREE["secrets"]
+
+
+# the ceremony's desks
+
+@pytest.mark.parametrize("name", DESKS)
+def test_a_ceremonys_desk_has_the_runbooks_name_and_its_command_is_one_that_is_understood(name):
+    service = SERVICES[name]
+    assert service["container_name"] == name and modules()[name] == "scripts.run_live"
+    args = run_live.arguments([given(w) for w in words(service)[3:]])
+    assert args.exchange and args.symbols and args.metrics_port == load(env={}).ports.metrics
+
+
+def test_canary_and_control_as_they_stand_in_the_compose_file_may_run_side_by_side():
+    """Also where an operator has moved a symbol, or taken enforcement off the canary."""
+    path = [ROOT / "docker-compose.yml"]
+    moved = {"CANARY_SYMBOLS": "BTCUSDT,ETHUSDT", "CONTROL_SYMBOLS": "SOLUSDT"}
+    for env, enforces in (({}, True), (moved, True), ({"CANARY_ENFORCE": "0"}, False)):
+        both = of_compose(path, ["grinder_canary", "grinder_control"], {"POSTGRES_PASSWORD": "x"} | env)
+        assert faults(both, ["BTCUSDT", "ETHUSDT", "SOLUSDT"]) == []
+        assert [one.settings.fill_prob.enforce for one in both] == [enforces, False]
+    assert faults(of_compose(path, ["grinder_canary", "grinder_control"], {"CONTROL_SYMBOLS": "BTCUSDT"}), ["BTCUSDT"])
+
+
+def test_desks_that_share_a_broker_share_no_topic_no_ledger_and_no_folder_of_evidence():
+    desks = [one.settings for one in of_compose([ROOT / "docker-compose.yml"], [*DESKS, "risk"], {})]
+    for of in (lambda s: s.instance, lambda s: s.feed, lambda s: s.ledger.url, lambda s: s.fill_prob.artifact_dir):
+        assert len({of(s) for s in desks}) == len(desks)
+    made = {m[1] for f in (ROOT / "config/postgres").glob("*.sql") for m in re.finditer(r"^CREATE DATABASE (\w+);", f.read_text(), re.M)}
+    assert {s.ledger.url.rsplit("/", 1)[1] for s in desks} <= made | {SERVICES["postgres"]["environment"]["POSTGRES_DB"]}
+
+
+def test_the_gates_variables_reach_a_desk_from_the_host_and_without_them_nothing_is_enforced_or_resolved():
+    told = {"GRINDER_FILL_MODEL_ENFORCE": "1", "GRINDER_FILL_PROB_MIN_BPS": "2600", "GRINDER_FILL_PROB_AUTO_THRESHOLD": "1",
+            "GRINDER_FILL_PROB_EVAL_DIR": "ml/eval/fill_model_v0", "GRINDER_FILL_PROB_EVAL_MAX_AGE_HOURS": "48"}
+    [calm], [asked] = (of_compose([ROOT / "docker-compose.yml"], ["grinder"], env) for env in ({}, told))
+    assert not calm.settings.fill_prob.enforce and not calm.settings.fill_prob.eval_dir and calm.settings.fill_prob.min_bps == 2500
+    got = asked.settings.fill_prob
+    assert (got.enforce, got.min_bps, got.auto_threshold) == (True, 2600, True)
+    assert (got.eval_dir, got.eval_max_age_hours) == ("ml/eval/fill_model_v0", "48")
+
+
+def test_prometheus_finds_the_ceremonys_desks_while_they_are_there():
+    tree = yaml.safe_load((ROOT / "config/prometheus.yml").read_text())
+    [job] = [j for j in tree["scrape_configs"] if "dns_sd_configs" in j]
+    [found] = job["dns_sd_configs"]
+    assert found["names"] == list(DESKS) and {SERVICES[n]["command"][-1] for n in DESKS} == {str(found["port"])}
+
+
+# the overlay of several brokers
+
+HA = yaml.safe_load((ROOT / "docker-compose.ha.yml").read_text())
+BROKERS = [n for n in HA["services"] if n.startswith("kafka")]
+
+
+def over(name: str) -> dict:
+    """A service as both files come to, as compose merges: mappings key by key, the rest replaced."""
+    def merged(a, b):
+        if not (isinstance(a, dict) and isinstance(b, dict)):
+            return b
+        return {k: merged(a[k], b[k]) if k in a and k in b else b.get(k, a.get(k)) for k in a | b}
+    return merged(SERVICES.get(name, {}), HA["services"][name])
+
+
+def test_the_overlay_speaks_of_every_service_and_adds_only_brokers():
+    assert HA["services"].keys() - SERVICES.keys() == {"kafka-2", "kafka-3"} and SERVICES.keys() <= HA["services"].keys()
+    assert all(over(n)["restart"] == ("no" if n == "topics" else "always") for n in HA["services"])
+
+
+def test_the_overlays_brokers_are_one_cluster_of_three_that_may_lose_one():
+    told = {n: over(n)["environment"] for n in BROKERS}
+    assert {e["KAFKA_NODE_ID"]: n for n, e in told.items()} == {"1": "kafka", "2": "kafka-2", "3": "kafka-3"}
+    assert {e["KAFKA_CONTROLLER_QUORUM_VOTERS"] for e in told.values()} == {"1@kafka:9093,2@kafka-2:9093,3@kafka-3:9093"}
+    assert all(e["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{n}:9092" for n, e in told.items())
+    own = {"KAFKA_NODE_ID", "KAFKA_ADVERTISED_LISTENERS"}
+    alike = [{k: v for k, v in e.items() if k not in own} for e in told.values()]
+    assert alike[0] == alike[1] == alike[2] and SERVICES["kafka"]["environment"].keys() <= alike[0].keys() | own
+    volumes = [over(n)["volumes"][0].split(":")[0] for n in BROKERS]
+    assert len(set(volumes)) == 3 and set(volumes) <= TREE["volumes"].keys() | HA["volumes"].keys()
+    assert {over(n)["image"] for n in BROKERS} == {SERVICES["kafka"]["image"]} and all("healthcheck" in over(n) for n in BROKERS)
+
+
+@each_of_ours
+def test_in_the_overlay_every_service_knows_all_brokers_and_acknowledges_on_two(name):
+    told = over(name)["environment"]
+    if "KAFKA_BOOTSTRAP_SERVERS" in SERVICES[name]["environment"]:
+        got = load(env={k: given(v) for k, v in told.items()}).kafka
+        assert (got.bootstrap.split(","), got.replication, got.min_insync) == ([f"{b}:9092" for b in BROKERS], 3, 2)
+    if {"topics", *DESKS} & {name}:
+        assert set(BROKERS) <= over(name)["depends_on"].keys()      # who makes topics waits for all who shall keep them
