@@ -4,13 +4,15 @@ What a stage plans depends on what it holds, and so on what it did before: besid
 to the first one's wishes are added up. That is the old against the new volume of the same entries, and nothing else.
 """
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import tee
+from typing import TypeVar
 
 import msgspec
 
 from config.settings import Settings
 from engine.facts import ENTRY, Candidate, Dropped, Frame, Order, Outcome, Scored, ScoredBatch
+from engine.fillprob.gate import Gating
 from engine.loop import Score, Signals
 from engine.rewards.attribution import Attributed, Missed
 from engine.settings import Flags, Instrument
@@ -190,16 +192,25 @@ class Running:
         return told
 
 
+R = TypeVar("R", bound=Running)
+
+
 def lined_up(variants: dict[str, Settings], scorer: Scorer, frames: dict[str, Iterator[Frame]],
              admit: float | None = None) -> list[Running]:
     """A desk for each of these settings, by name, over the same frames, candidates and scores.
 
     `admit`: probability from which candidates may enter, instead of S4's and the model's. What the signals depend on must not differ.
     """
+    return abreast(Running, variants, scorer, frames, admit, {})
+
+
+def abreast(kind: type[R], variants: dict[str, Settings], scorer: Scorer, frames: dict[str, Iterator[Frame]], admit: float | None,
+            gates: Mapping[str, Gating | None]) -> list[R]:
+    """The same, each watched by one of this kind; `gates`: by name, what its start finds for the fill-probability gate."""
     n = len(variants)
     copies = {symbol: tee(source, n) for symbol, source in frames.items()}
-    running = [Running(name, Closed(settings if admit is None else admitting(settings, admit), scorer,
-                                    {symbol: copies[symbol][i] for symbol in copies}))
+    running = [kind(name, Closed(settings if admit is None else admitting(settings, admit), scorer,
+                                 {symbol: copies[symbol][i] for symbol in copies}, gating=gates.get(name)))
                for i, (name, settings) in enumerate(variants.items())]
     for symbol, road in running[0].closed.roads.items():
         shared = Shared(road.signals, road.score if admit is None else lowered(road.score, admit), n)
@@ -208,7 +219,7 @@ def lined_up(variants: dict[str, Settings], scorer: Scorer, frames: dict[str, It
     return running
 
 
-def run_all(running: list[Running], say: Callable[[int, list[Stage]], object] = lambda ms, stages: None) -> None:
+def run_all(running: Sequence[Running], say: Callable[[int, list[Stage]], object] = lambda ms, stages: None) -> None:
     """All of them to the end, the one that is furthest behind first; `say` hears market time and how they stand, now and then."""
     said = 0
     while live := [r for r in running if not r.over]:
