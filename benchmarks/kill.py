@@ -50,6 +50,7 @@ HUNG = {"desk hung": "risk", "executor hung": "executor", "broker hung": "broker
 DEAD = {"desk dead": "risk", "executor dead": "executor", "broker dead": "broker"}
 BOUND_S = 1.0           # after the word: an entry that is accepted later is a fault
 WATCH_S = 1.6           # after the word, at least
+ENOUGH_S = 10.0         # after which an entry that the venue still holds is one that nobody takes back
 BUSY = 3                # entries accepted within a second, before a trial begins
 PATIENCE_S = 90.0
 REST = ("desk: {entry_ttl_ms: 2000, max_holding_ms: 300}\nlabels: {fill_within_ms: 300, horizon_ms: 300}\ntriggers: {cooldown_ms: 50}\n"
@@ -201,6 +202,8 @@ def trial(stack: Stack, watch: Watch, settings: Settings, situation: str) -> Tri
     wrote = int(name.split("-")[1]) / 1e6
     held = len(watch.held)
     time.sleep(max(0.0, wrote + WATCH_S - time.time()))
+    while watch.resting() and time.time() < wrote + ENOUGH_S:
+        time.sleep(0.02)
     after, left = watch.since(began), watch.resting()
     last = max(after, default=began)
     now = time.time()

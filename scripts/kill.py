@@ -101,10 +101,10 @@ def give(kind: str, made: argparse.ArgumentParser, argv: list[str] | None) -> in
     settings, until = config.load(*args.config), deadline(args.wait)
     fact = word.control(kind, args.actor, args.reason)
     places, faults = word.left(settings, fact)
-    from store import killing
     sweeping = threading.Thread(target=swept, args=(settings,)) if kind == KILL and not args.no_sweep else None
     if sweeping:
         sweeping.start()        # beside the broker, which may hang
+    from store import killing
     given = killing.told(settings, killing.Given(fact, places, faults))
     for fault in given.faults:
         print(fault, file=sys.stderr)

@@ -35,7 +35,7 @@ venue: {{reconcile_ms: 500, unknown_after_ms: 1500}}
 fail_safe: {{cooldown_minutes: 0.05}}
 rollout: {{mode: {mode}}}
 """
-VICTIMS: tuple[tuple[str, ...], ...] = (("risk",), ("executor",), ("risk",), ("executor",), ("risk", "executor"), ("executor", "broker"))
+VICTIMS: tuple[tuple[str, ...], ...] = (("risk",), ("executor",), ("risk",), ("executor",), ("risk", "executor"))
 QUIET_S = 1.5        # after a death, before the next at the earliest
 
 
@@ -160,6 +160,8 @@ class Besieged(Stack):
         return True
 
     def kill(self, shot: Shot) -> None:
+        if self.waiting:        # a stretch of market that was read at once holds several
+            time.sleep(max(0.0, self.waiting[-1][0] + QUIET_S - time.monotonic()))
         lines = self.line.lines
         self.fold()
         head = self.last

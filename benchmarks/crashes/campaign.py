@@ -66,7 +66,7 @@ def hostile(ground: Ground, points: int, seed: int, jobs: int) -> int:
     healed: dict[str, list[float]] = {}
     deaths, kinds, ills, began, bad = Counter[str](), set[str](), Counter[str](), time.monotonic(), 0
     while deaths.total() < points:
-        some = list(islice(work, min(40, 1 + (points - deaths.total()) // DEATHS)))
+        some = list(islice(work, min(16, 1 + (points - deaths.total()) // DEATHS)))
         for result in all_of(ground, some, jobs):
             c = result.case
             rows.setdefault(c.way, Counter()).update(runs=1, deaths=len(result.kills), orders=result.orders, fills=result.fills,
