@@ -20,7 +20,7 @@ from engine.fillprob.evaluation_v1 import auc, evaluate, measured
 from engine.fillprob.gate import ALLOW, BLOCK, JUDGED, PLACE, UNREADABLE, Act, FillProbGate
 from engine.fillprob.model_v0 import FillModelV0
 from engine.fillprob.model_v1 import FillModelV1
-from engine.fillprob.order_features import COLUMNS, NAMES, order_row, order_rows
+from engine.fillprob.order_features import COLUMNS, NAMES, WAYS, order_row, order_rows
 from engine.fillprob.placement import Placement, placement_of
 from engine.scoring.labels import stream_of
 from engine.scoring.signals import SignalEngine
@@ -33,6 +33,7 @@ from store.fill_preflight import Asked, preflight
 from tests.fills import trips
 from tests.markets import market
 from tests.test_labels import INSTRUMENT
+from tests.test_labels import frame as made
 from tests.test_labels import market as jumpy
 
 S = shipped()
@@ -123,6 +124,14 @@ def test_a_virtual_order_meets_the_fate_that_the_venue_gives_it(seed, n, queue_a
             assert (got.first_ms[k], got.whole_ms[k]) == (first, done), f"order {k} at event {event[k]}"
 
 
+@pytest.mark.parametrize("at, filled", [(1049, 1049), (1050, 1050), (1051, -1)])
+def test_an_order_is_taken_back_one_latency_after_its_horizon(at, filled):
+    events = [(0, "book", 1000, 1001, 5), (at, "trade", 999, 9, -1), *((t, "book", 1000, 1001) for t in range(2000, 4000, 100))]
+    got = virtual.fates(stream_of([made(events)]), np.array([0]), np.array([1]), np.array([1000]), np.array([1]), np.array([1000]),
+                        Rules(50, 1.0, True))
+    assert (got.kind[0], got.first_ms[0]) == (virtual.RESTED, filled)
+
+
 def test_the_first_lot_comes_no_later_than_the_last_and_both_within_the_horizon(orders):
     latency = S.matching.latency_ms
     assert ((orders.first_ms <= orders.whole_ms) | (orders.whole_ms < 0)).all() and (orders.y | (orders.whole_ms < 0)).all()
@@ -163,6 +172,20 @@ def changed(orders, k: int, behind: int = 0, more: int = 0, horizon: int = 8000)
     own = int(touch[0, 0 if sign > 0 else 1])
     around = np.array([[40 + more, 160 + more, 50, 150, 30]])
     return order_rows(features, np.array([sign]), np.array([own - sign * behind]), touch, around, np.array([horizon]))[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_every_feature_goes_the_way_that_it_is_declared_to_go(orders, data):
+    k, step = data.draw(st.integers(0, len(orders.y) - 1)), data.draw(st.integers(1, 5000))
+    behind, more, horizon = data.draw(st.integers(-3, 200)), data.draw(st.integers(0, 9999)), data.draw(st.integers(500, 60_000))
+    here, ways = changed(orders, k, behind, more, horizon), np.array(WAYS)
+    likelier = [(changed(orders, k, behind, more, horizon + step), 1), (changed(orders, k, behind + step, more, horizon), -1)]
+    if orders.side[k] > 0:
+        likelier.append((changed(orders, k, behind, more + step, horizon), -1))
+    for there, sign in likelier:
+        moved = there - here
+        assert (moved[ways == 0] == 0).all() and (sign * ways * moved >= 0).all() and moved.any()
 
 
 @settings(max_examples=150, deadline=None)

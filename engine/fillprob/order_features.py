@@ -30,7 +30,7 @@ DECLARED = (
     OrderFeature("behind_spreads", -1, "the same in spreads of at least a tick"),
     OrderFeature("behind_sigmas", -1, "the same, at least 0, in moves to be expected within the horizon: σ·√(horizon/10 s), σ ≥ 0.1 bps"),
     OrderFeature("reach_bps", -1, "bps from the other touch down to the order: what an aggressor must come"),
-    OrderFeature("reach_sigmas", -1, "the same in moves to be expected within the horizon"),
+    OrderFeature("reach_sigmas", -1, "the same, at least 0, in moves to be expected within the horizon"),
     OrderFeature("ahead_touches", -1, "lots that stand before the order, in usual sizes of a touch"),
     OrderFeature("ahead_per_trade", -1, "the same for each trade that the horizon would bring at the last minute's rate, and one more"),
     OrderFeature("ahead_to_other", -1, "lots that stand before it over those of the other touch"),
@@ -103,7 +103,7 @@ def _fill_row(out, row, sign, price, bid, ask, around, horizon_ms, plain, signed
     expected = trades * horizon_ms / MINUTE_MS
     out[0], out[1], out[2] = behind, behind * bps, behind / max(abs(ask - bid), 1)
     out[3] = max(behind, 0) * bps / move
-    out[4], out[5] = reach * bps, reach * bps / move
+    out[4], out[5] = reach * bps, max(reach, 0) * bps / move
     out[6], out[7], out[8] = ahead / usual, ahead / usual / (1.0 + expected), ahead / (1.0 + other_lots)
     near = own_depth + other_depth
     out[9] = (own_depth - other_depth) / near if near > 0 else 0.0
