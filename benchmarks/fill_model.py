@@ -7,20 +7,22 @@ The same virtual orders for all: FillModelV0 is trained on the round trips of a 
 S1's formula, and the fitted curve where sizing.fill_curve names one. ECE over twenty bins. Also: microseconds of a prediction.
 """
 import argparse
+import re
 import time
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
 from benchmarks._bench import quantiles
 from benchmarks._fates import known, report
 from config import settings as config
-from engine.facts import BUY, SELL, Fill
+from engine.facts import BUY, SELL, Fill, Order
 from engine.fillprob.dataset import Execution, roundtrips
 from engine.fillprob.evaluation_v1 import measured
-from engine.fillprob.gate import PLACE
+from engine.fillprob.gate import PLACE, Gating
 from engine.fillprob.model_v0 import ALL_BPS, FillModelV0, served
 from engine.fillprob.model_v1 import FillModelV1
 from engine.fillprob.order_features import NAMES
@@ -35,6 +37,7 @@ from store.figures_fill import fill_reliability
 from store.virtual_orders import Orders
 
 DAY_MS = 86_400_000
+PROB = re.compile(r"prob_bps=(\d+)")
 
 
 class Everything:
@@ -100,6 +103,30 @@ def speed(model: FillModelV1, orders: Orders, settings: config.Settings) -> list
             f"{many:.2f} µs of a processor each; model.json {len(model.to_json()):,} bytes"]
 
 
+def road(root: Path, symbols: list[str], settings: config.Settings, model: FillModelV1, start: int) -> list[str]:
+    """The desk itself from a time on, every candidate let in, without daily cap and streak: what was said of the entries that it made, what
+    share of their first levels was filled, and what they earned."""
+    text, out = model.to_json().decode(), []
+    settings = msgspec.structs.replace(settings, risk=msgspec.structs.replace(settings.risk, daily_loss_cap_usd=0, loss_streak_max=0))
+    runs = (("in shadow", False, ""), ("enforced at 2500 bps", True, ""), ("behind the sizing port, gate in shadow", False, text))
+    for name, enforce, curve in runs:
+        s = msgspec.structs.replace(settings, fill_model=curve)
+        gating = Gating(msgspec.structs.replace(s.fill_prob, enforce=enforce), text, 2500)
+        closed = Closed(s, Everything(), frames_of(root, symbols, 256, "bench", start, None), gating=gating)     # type: ignore[arg-type]
+        said, filled = dict[str, int](), set[str]()
+        for _, fact, outs in closed:
+            if isinstance(fact, Fill):
+                filled.add(fact.order_id)
+            for order in outs:
+                if isinstance(order, Order) and order.decision is not None and (found := PROB.search(order.decision.gate)):
+                    said[order.id] = int(found[1])
+        happened = np.array([one in filled for one in said])
+        got = measured(np.array(list(said.values())), happened)
+        out.append(f"  {name:<40} {len(said):,} entries, said {got['mean']:.3f}, filled {got['base_rate']:.3f}, AUC {got['auc']:.3f}, "
+                   f"Brier {got['brier']:.4f} (base rate {got['brier_base']:.4f}), net {closed.desk.portfolio.realized_usd:+.2f} USD")
+    return out
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fill_model", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,6 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     print("reliability of FillModelV1: said, seen, orders")
     for row in quality.reliability(said["FillModelV1"] / ALL_BPS, later.y):
         print(f"  {row['predicted']:.3f}  {row['observed']:.3f}  {row['n']:,}")
+    print("\n".join(["in the desk's road on the last day:", *road(root, symbols, settings, loaded, cut)]))
     print("\n".join(speed(loaded, later, settings)))
     if args.figure:
         tables = {who: quality.reliability(bps / ALL_BPS, later.y) for who, bps in said.items()}
