@@ -16,6 +16,7 @@ PAGES = [st.Page("questions/desk.py", title="Where do we stand?", icon=":materia
          st.Page("questions/decisions.py", title="Why was it blocked?", icon=":material/block:", url_path="decisions"),
          st.Page("questions/order.py", title="Why this order?", icon=":material/account_tree:", url_path="order"),
          st.Page("questions/models.py", title="Which model trades?", icon=":material/model_training:", url_path="models"),
+         st.Page("questions/fillprob.py", title="May the gate act?", icon=":material/filter_alt:", url_path="fillprob"),
          st.Page("questions/control.py", title="Does it trade?", icon=":material/power_settings_new:", url_path="control")]
 
 st.set_page_config(page_title="Sluice", page_icon=str(ROOT / "dashboard" / "mark.svg"), layout="wide", initial_sidebar_state="collapsed")

@@ -13,7 +13,7 @@ from store import disk
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 READY = ".headline"
-PAGES = ("desk", "positions", "sizing", "decisions", "order", "models", "control")
+PAGES = ("desk", "positions", "sizing", "decisions", "order", "models", "fillprob", "control")
 
 
 def chromium() -> str | None:

@@ -36,12 +36,12 @@ def verify(path: Path) -> dict[str, Any]:
     return checked(read(path), read(path.with_name(path.name + SIDECAR)), path.name)
 
 
-def sound(folder: Path, version: str = EVIDENCE) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def sound(folder: Path, version: str = EVIDENCE, names: str = "*") -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The artifacts of one kind in a folder whose sidecars agree, by their time; and of every other file its name and why not.
-    Files of another kind are neither."""
+    Files of another kind are neither. `names`: only files that are called so; a file is read in a sixth of a millisecond."""
     good: list[dict[str, Any]] = []
     bad: dict[str, str] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob(f"{names}.json")):
         try:
             artifact = verify(path)
         except Refused as no:

@@ -62,13 +62,16 @@ def starts(folder: Path | None, model_manifest_sha256: str | None) -> list[dict[
     """The resolutions that starts left, of this model (or of any)."""
     if folder is None:
         return []
-    found, _ = evidence.sound(folder, threshold.VERSION)
+    found, _ = evidence.sound(folder, threshold.VERSION, "threshold_resolution_*")
     return [one for one in found if model_manifest_sha256 in (None, one["model_manifest_sha256"])]
 
 
 def table(settings: Settings, metrics_url: str, now_ms: int, control_url: str = "", control_artifacts: str = "",
-          look: Callable[[str], Seen | None] = scraped) -> Table:
-    """The ceremony's table; with `control_url` that of a canary, whose settings these are, beside its control."""
+          look: Callable[[str], Seen | None] = scraped, keep: bool = True) -> Table:
+    """The ceremony's table; with `control_url` that of a canary, whose settings these are, beside its control.
+
+    `keep`: the table leaves its file.
+    """
     s = settings.fill_prob
     result = resolved(at(s.eval_dir), at(s.model_dir), s.eval_max_age_hours, now_ms) if s.eval_dir and s.model_dir else None
     got = threshold.decide(result, s.min_bps, s.auto_threshold)
@@ -84,5 +87,5 @@ def table(settings: Settings, metrics_url: str, now_ms: int, control_url: str = 
         kind, rows = "canary", ceremony.promotion(
             seen, look(control_url), [check.name for check in checks if not check.passed], starts(mine, model), starts(theirs, model),
             len(evidence.sound(mine)[0]))
-    path = evidence.write(at(s.artifact_dir), ceremony.artifact(kind, now_ms, rows)) if s.artifact_dir else None
+    path = evidence.write(at(s.artifact_dir), ceremony.artifact(kind, now_ms, rows)) if s.artifact_dir and keep else None
     return Table(kind, rows, got, path)
