@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import ui
+from engine.facts import WRITTEN_OFF
 from store import figures
 from store.palette import ACCENT
 
@@ -18,7 +19,7 @@ POSITIONS = (ui.Column("symbol", lambda r: r.symbol),
              ui.Column("before fees $", lambda r: ui.usd(r.realized_usd), True, lambda r: ui.tone(round(r.realized_usd, 2))),
              ui.Column("fees $", lambda r: ui.number(r.fees_usd), True, lambda r: "fees"))
 ORDERS = (ui.Column("time", lambda r: ui.clock(r.ts_ms)[:8], tone=lambda r: "muted"), ui.Column("symbol", lambda r: r.symbol), SIDE,
-          ui.Column("cause", lambda r: r.cause),
+          ui.Column("cause", lambda r: f"written off {r.reason}" if r.cause == WRITTEN_OFF else r.cause),
           ui.Column("route", lambda r: {"full": "real"}.get(r.route, r.route), tone=lambda r: "muted"),
           ui.Column("price", lambda r: ui.price(r.price), True),
           ui.Column("filled / qty", lambda r: f"{r.filled or 0:g} / {r.qty:g}", True), ui.Column("state", lambda r: r.status or "sent"))

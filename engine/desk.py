@@ -39,6 +39,7 @@ from engine.facts import (
     Scored,
     ScoredBatch,
     Tick,
+    WrittenOff,
     account_of,
     opposite,
 )
@@ -49,7 +50,7 @@ from engine.rewards.reward import Ended
 from engine.settings import Mind
 from engine.state import DAY_MS, FULL, PAPER, State, Touch
 
-Out = Order | Cancel | Dropped | Outcome | Attributed | Missed
+Out = Order | Cancel | Dropped | Outcome | WrittenOff | Attributed | Missed
 ACTIVE, REDUCING, HALTED = TRADING = ("ACTIVE", "REDUCING", "HALTED")
 REMEMBERED = 1000     # control ids kept, to tell a repetition from news
 
@@ -393,11 +394,10 @@ class Desk:
         entry = books.entries.get(name)
         if entry is None or not 0 < price < float("inf"):
             return []
-        entry.cause, ts_ms, held = WRITTEN_OFF, self.state.now_ms, entry.held
-        order_id, side = f"{'V' if account_of(name) else 'W'}-{name[2:]}", opposite(entry.side)
-        order = Order(order_id, WRITTEN_OFF, entry.plan, entry.symbol, side, held, price, LIMIT, False, True, entry.route,
-                      self.state.epoch, ts_ms)
-        books.send(order, entry)
-        if held > 0:
-            books.on_fill(Fill(control.id, order.id, entry.symbol, order.side, price, held, 0.0, True, 0, ts_ms))
-        return self._closed(books, entry, ts_ms)
+        entry.cause, ts_ms = WRITTEN_OFF, self.state.now_ms
+        off = WrittenOff(f"{'V' if account_of(name) else 'W'}-{name[2:]}", name, entry.plan, entry.symbol, opposite(entry.side), entry.held,
+                         price, entry.route, self.state.epoch, ts_ms, control.id, control.actor, control.reason)
+        books.send(off.order, entry)
+        if off.fill:
+            books.on_fill(off.fill)
+        return [off, *self._closed(books, entry, ts_ms)]

@@ -406,6 +406,38 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, tag="outcome"):
     closed_ms: int
 
 
+class WrittenOff(msgspec.Struct, frozen=True, gc=False, tag="written_off"):
+    """A level of an entry that left the books by a person's word, by the control `control`: no order was sent, and nothing was traded.
+
+    The books take it as `order` with the one execution `fill`, so that the entry's result and the position follow. `qty` is what the level
+    held, 0 where it held nothing; `id` is `W-…`, on the paper account `V-…`; `plan` the entry that the level belongs to.
+    """
+    id: str
+    entry: str
+    plan: str
+    symbol: str
+    side: str
+    qty: float
+    price: float
+    route: str
+    epoch: int
+    ts_ms: int
+    control: str
+    actor: str
+    reason: str
+
+    @property
+    def order(self) -> Order:
+        """What the books have it as; it goes to nobody."""
+        return Order(self.id, WRITTEN_OFF, self.plan, self.symbol, self.side, self.qty, self.price, LIMIT, False, True, self.route,
+                     self.epoch, self.ts_ms)
+
+    @property
+    def fill(self) -> Fill | None:
+        """The execution at the price that was named, its id the control's; None where nothing was held."""
+        return Fill(self.control, self.id, self.symbol, self.side, self.price, self.qty, 0.0, True, 0, self.ts_ms) if self.qty > 0 else None
+
+
 class Rewarded(msgspec.Struct, frozen=True, gc=False, tag="rewarded"):
     """Rewards that came home in one stretch, and outcomes that nobody is paid for."""
     symbol: str
@@ -413,11 +445,12 @@ class Rewarded(msgspec.Struct, frozen=True, gc=False, tag="rewarded"):
     items: list[Attributed | Missed]
 
 
-class Outcomes(msgspec.Struct, frozen=True, gc=False, tag="outcomes"):
-    """Entries closed in one stretch."""
+class Outcomes(msgspec.Struct, frozen=True, gc=False, tag="outcomes", omit_defaults=True):
+    """Entries closed in one stretch, and what left the books by a person's word: never among orders, which an executor takes."""
     symbol: str
     session: str
     items: list[Outcome]
+    written_off: list[WrittenOff] = []
 
 
 KILL, RELEASE, WRITE_OFF, MODE_SWITCH, HEALTH, CRIT = "KILL", "RELEASE", "WRITE_OFF", "MODE_SWITCH", "HEALTH", "CRIT"
@@ -463,7 +496,8 @@ class Tick(msgspec.Struct, frozen=True, gc=False, tag="tick"):
 
 
 Fact = (Frame | Candidate | Candidates | Scored | ScoredBatch | Market | Decision | Dropped | Order | Cancel | Approved | DroppedBatch
-        | Report | Fill | Reports | Fills | Standing | Outcome | Outcomes | Rewarded | Control | Tick)
+        | Report | Fill | Reports | Fills | Standing | Outcome | WrittenOff | Outcomes | Rewarded | Control
+        | Tick)
 # array_like and mapping structs cannot share one tagged union: what travels inside others stays out of the wire's union
 Record = (Frame | Candidates | ScoredBatch | Market | Approved | DroppedBatch | Reports | Fills | Standing | Outcomes | Rewarded
           | Control | Tick)

@@ -9,7 +9,7 @@ if it had been accepted when it was sent, so that its answer's way is no gap, an
 """
 import msgspec
 
-from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, Decision, Fill, Order, Outcome, Report, direction
+from engine.facts import ACCEPTED, BUY, CANCELLED, DONE, REJECTED, WRITTEN_OFF, Decision, Fill, Order, Outcome, Report, direction
 from engine.holding import Holding
 from engine.policy import OpenEntry, PortfolioState
 from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
@@ -286,7 +286,8 @@ class Portfolio(msgspec.Struct):
             self.realized_usd += entry.sign * (entry.got - entry.paid) - entry.fees
             plan.bought, plan.paid = plan.bought + entry.bought, plan.paid + entry.paid
             plan.sold, plan.got = plan.sold + entry.sold, plan.got + entry.got
-            plan.fees, plan.cause = plan.fees + entry.fees, entry.cause
+            plan.fees += entry.fees
+            plan.cause = WRITTEN_OFF if plan.cause == WRITTEN_OFF else entry.cause     # a person's word on any level stays
             plan.opened_ms = min(plan.opened_ms or entry.opened_ms, entry.opened_ms)
         if plan.open:
             return None

@@ -20,7 +20,7 @@ from rich.table import Table
 from config import settings as config
 from config.settings import Settings
 from engine.execution.ladder import rung_id
-from engine.facts import BUY, CANCELLED, DONE, REJECTED, Cancel, Decision, Fill, Order, Outcome, Report, account_of
+from engine.facts import BUY, CANCELLED, DONE, REJECTED, Cancel, Decision, Fill, Order, Outcome, Report, WrittenOff, account_of
 from engine.guards import liquidation_price
 from engine.reasons import TABLE
 from engine.rewards.attribution import Attributed
@@ -41,7 +41,7 @@ def clock(ts_ms: int) -> str:
     return f"{datetime.fromtimestamp(ts_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}.{ts_ms % 1000:03d}"
 
 
-def told(fact: Order | Cancel | Report | Fill | Outcome | Attributed) -> tuple[str, str]:
+def told(fact: Order | Cancel | Report | Fill | WrittenOff | Outcome | Attributed) -> tuple[str, str]:
     """What a step is called, and its numbers."""
     if isinstance(fact, Order):
         price = f"{fact.price:g}" if fact.price else "market"
@@ -54,6 +54,9 @@ def told(fact: Order | Cancel | Report | Fill | Outcome | Attributed) -> tuple[s
     if isinstance(fact, Fill):
         kind = "maker" if fact.maker else "taker"
         return "fill", f"{fact.order_id}: {fact.side.lower()} {fact.qty:g} at {fact.price:g} as {kind}, fee {fact.fee_usd:.4f} USD"
+    if isinstance(fact, WrittenOff):
+        return "written off", (f"{fact.entry}: {fact.side.lower()} {fact.qty:g} at {fact.price:g} in the books alone, by {fact.actor}: "
+                               f"{fact.reason} ({fact.control})")
     if isinstance(fact, Attributed):
         learned = "the bandit refused it" if fact.learned is None else f"learned as {fact.learned:+.4f}"
         return "reward", f"{fact.reward:+.4f} to {fact.arm}, {learned}; expected {fact.expected:+.4f}, found by {fact.mode}"

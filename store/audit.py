@@ -30,7 +30,9 @@ def answers_of(record) -> list:
     """The Desk's answers in a published record, in their order."""
     if isinstance(record, Approved):
         return list(record.acts())
-    return list(record.items) if isinstance(record, (DroppedBatch, Outcomes, Rewarded)) else []
+    if isinstance(record, Outcomes):
+        return [*record.written_off, *record.items]
+    return list(record.items) if isinstance(record, (DroppedBatch, Rewarded)) else []
 
 
 def differing(said: list, written: list) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from config.settings import Settings
 from engine.desk import Desk
 from engine.execution.matching import Matching
-from engine.facts import GATING, Cancel, Candidate, Control, Dropped, Fill, Frame, Order, Outcome, Scored, ScoredBatch
+from engine.facts import GATING, Cancel, Candidate, Control, Dropped, Fill, Frame, Order, Outcome, Scored, ScoredBatch, WrittenOff
 from engine.fillprob.gate import Gating
 from engine.loop import Road, run
 from engine.rewards.attribution import Attributed, Missed
@@ -94,7 +94,7 @@ class Digests:
         for out in outs:
             if isinstance(out, Dropped):
                 self._refusals.setdefault(out.scored.signal.symbol, hashlib.sha256()).update(msgspec.msgpack.encode(out))
-            elif isinstance(out, (Order, Cancel, Outcome, Attributed, Missed)):
+            elif isinstance(out, (Order, Cancel, Outcome, WrittenOff, Attributed, Missed)):
                 self._acts.update(msgspec.msgpack.encode(out))
 
     @property

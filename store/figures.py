@@ -13,7 +13,8 @@ from plotly.offline import get_plotlyjs
 from store.palette import ACCENT, FEES, INK, LINE, LOSS, MONO, MUTED, PROFIT, SANS, SURFACE, TEMPLATE, TEXT, WARN, faint, signed
 
 MOST_POINTS = 2000
-REASONS = {"target": "target reached", "stop": "stop", "time": "held too long", "hold": "score fell", "halt": "kill"}
+REASONS = {"target": "target reached", "stop": "stop", "time": "held too long", "hold": "score fell", "halt": "kill",
+           "written_off": "written off by a person"}
 
 
 def equity_curve(outcomes: pd.DataFrame, start_usd: float = 0.0, height: int = 300) -> go.Figure:

@@ -171,6 +171,7 @@ class Ledger:
             read = [(*mark, offset) for mark, offset in marks.items()]
             blob = encode(Entry(seq, ts_ms, list(consumed), list(produced), read, self._acknowledged))
             ids = [order.id for said in produced if isinstance(said, facts.Approved) for order in said.orders]
+            ids += [off.id for said in produced if isinstance(said, facts.Outcomes) for off in said.written_off]
             control = any(isinstance(f, facts.Control) for f in (*produced, *consumed))
             kind = CONTROL if control else ORDERS if ids else FACTS
             now = digest(self._hash, self.writer, seq, ts_ms, kind, blob)

@@ -22,7 +22,20 @@ from store.blob import Refusals, whole
 from store.chain import UNREADABLE, broken, page_of
 from store.database import LedgerError, Prepared, connect, naming, reading, shown, upsert
 from store.revisions import migrate
-from store.rows import Row, allowed_row, control_row, fill_row, filled, moved, order_row, outcome_row, refused_row, reported, reward_row
+from store.rows import (
+    Row,
+    allowed_row,
+    control_row,
+    fill_row,
+    filled,
+    moved,
+    off_row,
+    order_row,
+    outcome_row,
+    refused_row,
+    reported,
+    reward_row,
+)
 from store.shapes import called, odd
 
 PAGE = 200             # entries a transaction
@@ -55,9 +68,11 @@ class Page:
         said = [s for produced in told for s in produced]
         heard = [h for _, entry in read for h in entry.consumed]
         fills = [f for h in heard for f in (h.items if isinstance(h, Fills) else [h] if isinstance(h, Fill) else [])]
+        fills += [off.fill for s in said if isinstance(s, Outcomes) for off in s.written_off if off.fill]
         touched = {f.order_id for f in fills} | {
             r.order_id for h in heard for r in (h.items if isinstance(h, Reports) else [h] if isinstance(h, Report) else [])}
         sent = {o.id for s in said if isinstance(s, Approved) for o in s.orders}
+        sent |= {off.id for s in said if isinstance(s, Outcomes) for off in s.written_off}
         taken_back = {c.order_id for s in said if isinstance(s, Approved) for c in s.cancels}
         self.rows: dict[sa.Table, dict[str, Row]] = {t: {} for t in (*INSERTED, *REPLACED)}
         self.rows[tables.orders] = {row[0]: row for row in _known(connection, tables.orders, touched | sent | taken_back)}
@@ -95,6 +110,11 @@ class Page:
             self.rows[tables.decisions].setdefault(item.id, refused_row(item))
 
     def outcomes(self, fact: Outcomes) -> None:
+        for off in fact.written_off:
+            self.told(off.plan)
+            self.rows[tables.orders].setdefault(off.id, off_row(off))
+            if off.fill:
+                self.fill(off.fill)
         for item in fact.items:
             self.told(item.id)
             self.rows[tables.outcomes].setdefault(item.id, outcome_row(item))

@@ -3,7 +3,7 @@ import json
 import math
 from typing import Any
 
-from engine.facts import ACCEPTED, CANCELLED, DONE, REJECTED, UNKNOWN, Control, Decision, Dropped, Fill, Order, Outcome, Report
+from engine.facts import ACCEPTED, CANCELLED, DONE, REJECTED, UNKNOWN, Control, Decision, Dropped, Fill, Order, Outcome, Report, WrittenOff
 from engine.holding import DUST, Holding
 from engine.reasons import DUPLICATE_ORDER, NOT_FOUND
 from engine.rewards.attribution import Attributed
@@ -73,6 +73,13 @@ def control_row(c: Control) -> Row:
 
 
 FILLED, STATUS, REASON, QTY, UPDATED = (list(tables.orders.c.keys()).index(n) for n in ("filled", "status", "reason", "qty", "updated_ms"))
+
+
+def off_row(off: WrittenOff) -> Row:
+    """What a person wrote off as a row of `orders`, over at once; its execution fills it."""
+    row = order_row(off.order)
+    row[STATUS], row[REASON] = DONE, f"by {off.actor}: {off.reason}"
+    return row
 
 
 def reported(row: Row, report: Report) -> None:

@@ -46,6 +46,7 @@ class _Id(msgspec.Struct):
 
 class _Said(msgspec.Struct):
     orders: list[_Id] = []
+    written_off: list[_Id] = []
 
 
 class _Slim(msgspec.Struct):
@@ -163,7 +164,7 @@ class _Chain:
             return
         if not bad and (entry.seq, entry.ts_ms) != (row.seq, row.ts_ms):
             yield self.fault(row.seq, f"holds the entry of {entry.seq} at {entry.ts_ms}")
-        sent.update((order.id, row.seq) for said in entry.produced for order in said.orders)
+        sent.update((order.id, row.seq) for said in entry.produced for order in (*said.orders, *said.written_off))
         self.marks.update(((epoch, topic, partition), offset) for epoch, topic, partition, offset in entry.marks)
 
     def index(self, sent: dict[str, int], first: int, last: int) -> Iterator[Fault]:

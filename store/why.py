@@ -27,6 +27,7 @@ from engine.facts import (
     Report,
     Reports,
     Rewarded,
+    WrittenOff,
     account_of,
 )
 from engine.rewards.attribution import Attributed
@@ -57,9 +58,10 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A fact of the story and its place: an order, a cancel, a report, a fill, the outcome, or what it was worth to its arm."""
+    """A fact of the story and its place: an order, a cancel, a report, a fill, what was written off, the outcome, or what it was worth
+    to its arm."""
     at: Place
-    fact: Order | Cancel | Report | Fill | Outcome | Attributed
+    fact: Order | Cancel | Report | Fill | WrittenOff | Outcome | Attributed
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -182,7 +184,8 @@ def _told(engine: sa.Engine, entry_id: str, writer: str, first: int, scan: bool)
 def _sent(engine: sa.Engine, order_id: str, writer: str, seq: int) -> Order:
     for row in rows(engine, writer, seq - 1, seq):
         for said in entry_in(engine, row, writer).produced:
-            for order in said.orders if isinstance(said, Approved) else ():
+            for order in said.orders if isinstance(said, Approved) else [
+                    off.order for off in said.written_off] if isinstance(said, Outcomes) else ():
                 if order.id == order_id:
                     return order
     raise LedgerError(f"{order_id}: the index says {writer}/{seq}, which did not send it; run python -m scripts.verify_ledger")
@@ -197,6 +200,7 @@ class _Tail:
         self.ended: dict[str, float] = {}       # filled quantity that an order's last report speaks of
         self.filled: dict[str, float] = {}
         self.levels = {entry_id}                # the orders that open it
+        self.gone = set[str]()                  # those that were written off
         self.closed = False
 
     def names(self, blob: bytes) -> bool:
@@ -206,7 +210,8 @@ class _Tail:
     @property
     def over(self) -> bool:
         """The position is closed, or every level of its entry ended with nothing filled: nothing more can follow."""
-        return self.closed or all(i in self.ended and not self.ended[i] and not self.filled.get(i) for i in self.levels)
+        return self.closed or all((i in self.gone or (i in self.ended and not self.ended[i])) and not self.filled.get(i)
+                                  for i in self.levels)
 
     def read(self, at: Place, entry: Entry) -> None:
         for fact in entry.consumed:
@@ -225,6 +230,10 @@ class _Tail:
                     if cancel.order_id in self.ids:
                         self.add(at, cancel, cancel)
             elif isinstance(said, Outcomes):
+                for off in said.written_off:
+                    if off.plan == self.entry_id:
+                        self.gone.add(off.entry)
+                        self.add(at, off, off.id)
                 for outcome in said.items:
                     if outcome.id == self.entry_id:
                         self.add(at, outcome, "outcome")

@@ -35,6 +35,7 @@ from engine.facts import (
     ScoredBatch,
     Standing,
     Tick,
+    WrittenOff,
     cut,
     market_of,
 )
@@ -402,13 +403,14 @@ class DeskHost:
         """The Desk's answers as records: one a topic and symbol."""
         acts: dict[str, list[Order | Cancel]] = {}
         dropped: dict[str, list[Dropped]] = {}
-        outcomes: dict[str, list[Outcome]] = {}
+        outcomes: dict[str, Outcomes] = {}
         rewards: dict[str, list[Attributed | Missed]] = {}
         for out in outs:
             if isinstance(out, Dropped):
                 dropped.setdefault(out.scored.signal.symbol, []).append(out)
-            elif isinstance(out, Outcome):
-                outcomes.setdefault(out.symbol, []).append(out)
+            elif isinstance(out, (Outcome, WrittenOff)):
+                both = outcomes.setdefault(out.symbol, Outcomes(out.symbol, self.session(out.symbol), [], []))
+                both.items.append(out) if isinstance(out, Outcome) else both.written_off.append(out)
             elif isinstance(out, (Attributed, Missed)):
                 rewards.setdefault(out.symbol, []).append(out)
             else:
@@ -416,7 +418,7 @@ class DeskHost:
         now = self.desk.state.now_ms
         records: list = [self.approved(symbol, sent_ms, said) for symbol, said in acts.items()]
         records += [DroppedBatch(symbol, self.session(symbol), now, items) for symbol, items in dropped.items()]
-        records += [Outcomes(symbol, self.session(symbol), items) for symbol, items in outcomes.items()]
+        records += outcomes.values()
         records += [Rewarded(symbol, self.session(symbol), paid) for symbol, paid in rewards.items()]
         return records
 

@@ -249,5 +249,6 @@ def test_an_entry_that_the_venue_does_not_hold_is_written_off_by_a_person_while_
             assert held.portfolio.positions[SYMBOL] == 0
             [outcome] = [one for told in await services.said(EXEC_OUTCOMES) for one in told.items]
             assert (outcome.cause, outcome.exit_price) == ("written_off", 59_000.0)
+            assert {o.cause for told in await services.said(SIG_APPROVED) for o in told.orders} == {ENTRY}
 
     asyncio.run(story())

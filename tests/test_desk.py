@@ -453,7 +453,8 @@ def test_only_a_halted_desk_writes_off_an_entry_and_then_nothing_is_sent():
     bad: list[dict[str, str]] = [{}, {"entry": "E-x", "price": "1"}, *({"entry": order.id, "price": p} for p in ("nan", "-1", "0", "x"))]
     for at, details in enumerate(bad):
         assert d.on(Control(f"bad{at}", WRITE_OFF, "ann", "?", 0, T, details)) == []
-    [outcome] = d.on(msgspec.structs.replace(word, id="w2"))
+    off, outcome = d.on(msgspec.structs.replace(word, id="w2"))
+    assert (off.entry, off.qty, off.control) == (order.id, order.qty, "w2")
     assert (outcome.cause, outcome.exit_price, outcome.qty) == ("written_off", 59_990.0, order.qty)
     assert outcome.gross_usd == pytest.approx(order.qty * (59_990 - order.price))
     assert not d.portfolio.entries and not d.portfolio.orders and d.portfolio.positions["BTCUSDT"] == 0
