@@ -5,6 +5,7 @@ from builders import SYMBOL
 
 from engine.facts import BUY, KILL, SELL, WRITE_OFF, WRITTEN_OFF, Approved, Control, Order, Outcome, Outcomes, WrittenOff
 from scripts import why as command
+from scripts import write_off
 from store import tables
 from store.audit import Auditor, rerun
 from store.closed import Digests
@@ -138,3 +139,30 @@ def test_a_level_that_holds_nothing_is_written_off_without_a_fill(desk):
 
 def test_records_without_a_writing_off_are_the_bytes_that_they_were(desk):
     assert b"written_off" not in msgspec.msgpack.encode(Outcomes(SYMBOL, "s1", []))
+
+
+def test_the_command_lists_both_accounts_and_says_which(desk, monkeypatch, capsys):
+    orders = held(desk)
+    desk.host.snapshot(desk.ledger.head()[0])
+    monkeypatch.setenv("SLUICE_LEDGER_URL", desk.url)
+    assert write_off.main([]) == 0
+    lines = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines.keys() == {o.id for o in orders}
+    assert all(("paper account" in line) == name.startswith("T-") for name, line in lines.items())
+
+
+@pytest.mark.parametrize("account", ["E-", "T-"])
+def test_an_entry_of_either_account_is_written_off_near_the_last_price_and_farther_off_only_on_demand(desk, account):
+    name = next(o.id for o in held(desk) if o.id.startswith(account))
+
+    def why_not(price: float, anyway: bool = False) -> str:
+        return write_off.refusal(desk.desk, desk.settings, name, price, anyway)
+
+    assert "not halted" in why_not(60_000.0)
+    desk.control(Control("k1", KILL, "ann", "position differs", 0, desk.now))
+    assert why_not(54_001.0) == why_not(65_999.0) == why_not(100.0, True) == ""
+    for price in (53_999.0, 66_001.0, 100.0):
+        assert f"{price:g}" in why_not(price) and "60000.05" in why_not(price) and "--anyway" in why_not(price)
+    assert "holds no E-none" in write_off.refusal(desk.desk, desk.settings, "E-none", 60_000.0, False)
+    desk.desk.state.touches.clear()
+    assert "no price" in why_not(60_000.0) and why_not(60_000.0, True) == ""
