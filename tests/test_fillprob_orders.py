@@ -10,10 +10,11 @@ from builders import shipped
 from fills import MADE, T0
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import typeof
 
 from engine.execution.matching import Matching
 from engine.facts import BOOK, BUY, LIMIT, REJECTED, SELL, Cancel, Fill, Order, cut, market_of
-from engine.fillprob import model_v1, models, virtual
+from engine.fillprob import model_v1, models, order_features, virtual
 from engine.fillprob.documents import Refused, pretty, sha256
 from engine.fillprob.evaluation import files
 from engine.fillprob.evaluation_v1 import auc, evaluate, measured
@@ -366,3 +367,16 @@ def test_a_report_of_orders_is_a_report_of_trips_with_the_same_probabilities(mod
     assert report["calibration_max_error_bps"] == max(row["error_bps"] for row in report["calibration"])
     assert sum(row["n_samples"] for row in report["calibration"]) == len(some.y) == report["n_rows"]
     assert msgspec.json.decode(blob) == report
+
+
+def test_warming_meets_the_very_types_of_an_order_so_that_the_first_one_waits_for_no_compiler(monkeypatch):
+    kernel, met = order_features._fill_rows, []
+
+    def seen(*args):
+        met.append([str(typeof(arg)) for arg in args])
+        kernel(*args)
+    monkeypatch.setattr(order_features, "_fill_rows", seen)
+    order_features.warm()
+    placement = Placement(np.ones(order_features.WIDTH, np.float32).tobytes(), 600_000, 600_001, 0.1, 5, 50, 6, 60, 40, 20_000)
+    assert order_row(Act(PLACE, "BTCUSDT", SELL, 60_000.1, 0.1, placement=placement)) is not None
+    assert met[0] == met[1]

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from engine.facts import BUY
-from engine.fillprob.placement import Act
+from engine.fillprob.placement import Act, Placement
 from engine.scoring.features import FEATURES
 
 
@@ -152,7 +152,8 @@ def order_row(act: Act) -> np.ndarray | None:
 
 def warm() -> None:
     """Compiles the kernels, or loads them from the cache."""
-    order_rows(np.zeros((1, WIDTH)), np.ones(1), np.array([99]), np.array([[99, 100]]), np.ones((1, 5)), np.array([1000]))
+    bare = np.zeros(WIDTH, np.float32).tobytes()        # a row of bytes cannot be written: to the compiler another type than a fitted one
+    order_row(Act("PLACE", "", BUY, 1.0, 1.0, placement=Placement(bare, 1, 2, 1.0, 1, 1, 1, 1, 1, 1000)))
 
 
 def table() -> str:
