@@ -99,7 +99,7 @@ def daily_loss(seen: Seen, settings: Settings) -> Gate:
     if not cap:
         return Gate("daily loss", OPEN, f"not used; {today:+,.2f} USD today".replace("-", "−"))
     numbers = f"{today:+,.2f} of {-cap:,.2f} USD".replace("-", "−")
-    if watch.capped_day == now // DAY_MS:
+    if watch.capped(now, cap):
         return Gate("daily loss", SHUT, f"{numbers}, {until((now // DAY_MS + 1) * DAY_MS, now)}")
     return Gate("daily loss", OPEN, numbers)
 

@@ -23,7 +23,9 @@ from engine.facts import (
     KILL,
     LIMIT,
     MARKET,
+    MODE_SWITCH,
     REJECTED,
+    SETTINGS,
     TARGET,
     TWIN,
     WRITE_OFF,
@@ -47,7 +49,7 @@ from engine.fillprob.gate import Gating
 from engine.portfolio import CANCELLING, ENTERING, EXITING, OPEN, Entry, Portfolio, Working
 from engine.rewards.attribution import Attributed, Missed
 from engine.rewards.reward import Ended
-from engine.settings import Mind
+from engine.settings import Mind, Wired
 from engine.state import DAY_MS, FULL, PAPER, State, Touch
 
 Out = Order | Cancel | Dropped | Outcome | WrittenOff | Attributed | Missed
@@ -64,8 +66,7 @@ class Desk:
     """One account's mind."""
 
     def __init__(self, mind: Mind):
-        self.mind, self.desk, self.limits, self.venue, self.instruments = mind, mind.desk, mind.policy, mind.venue, mind.symbols
-        self.entering = Entering(mind)
+        self.wire(mind)
         equity, mode = mind.desk.equity_usd, FULL if mind.rollout.mode == FULL else PAPER
         self.state = State(Portfolio(equity), Portfolio(equity), self.entering.rewards.state, mode=mode)
         self.entering.gated(None, self.state)
@@ -78,6 +79,26 @@ class Desk:
             Control: self.on_control,
             Tick: self.on_tick,
         }
+
+    def wire(self, mind: Mind) -> None:
+        """Decides by these settings from here on; what it remembers stays."""
+        self.mind, self.desk, self.limits, self.venue, self.instruments = mind, mind.desk, mind.policy, mind.venue, mind.symbols
+        self.entering = Entering(mind)
+
+    def rewire(self, mind: bytes) -> bool:
+        """By settings that the journal has (`Wired`, JSON); false for those that cannot be read, being of another version."""
+        try:
+            self.wire(msgspec.json.decode(mind, type=Wired))
+        except msgspec.MsgspecError:
+            return False
+        self.state.mind = mind
+        self.resume()
+        return True
+
+    def resume(self) -> None:
+        """What decides goes on from what is remembered."""
+        self.entering.rewards.restore(self.state.rewards)
+        self.entering.gated(self.state.gating, self.state)
 
     @property
     def portfolio(self) -> Portfolio:
@@ -118,8 +139,8 @@ class Desk:
     def restore(self, blob: bytes) -> None:
         """Continues from a snapshot."""
         self.state = msgspec.msgpack.decode(blob, type=State)
-        self.entering.rewards.restore(self.state.rewards)
-        self.entering.gated(self.state.gating, self.state)
+        if not self.state.mind or not self.rewire(self.state.mind):
+            self.resume()
 
     def weak(self, scored: Scored) -> bool:
         """Whether the score is too low to enter, whatever the account holds."""
@@ -249,7 +270,7 @@ class Desk:
             orders += [twin_of(order) for order in found.orders]
         for order in orders:
             self.books(order.id).enter(order, found.decision, self.instruments[order.symbol])
-        state.spend(state.now_ms // DAY_MS, found.decision.margin_usd)
+        state.spend(state.now_ms // DAY_MS, found.decision.margin_usd, account_of(orders[0].id))
         state.watch.on_sent(state.now_ms, len(found.orders))
         self.entering.rewards.sent(found.choice)
         out += orders
@@ -340,6 +361,9 @@ class Desk:
 
     def _closed(self, books: Portfolio, entry: Entry, ts_ms: int) -> list[Out]:
         """A level leaves the books; with the last one its entry has ended."""
+        ours = not account_of(entry.id)     # the paper account beside a real one moves no guard, in a fail-safe either
+        if ours and entry.bought:
+            self.state.watch.on_result(entry.net_usd, ts_ms, self.mind.risk)
         ended, rewards = books.close(entry, ts_ms), self.entering.rewards
         if ended is None:
             return []
@@ -349,7 +373,8 @@ class Desk:
         plan, net = ended.plan, 0.0
         if ended.outcome:
             net = ended.outcome.net_usd
-            self.state.watch.on_outcome(net, ts_ms, self.mind.risk)
+            if ours:
+                self.state.watch.on_ended(net, ts_ms, self.mind.risk)
         slip = 1e4 * entry.sign * (plan.paid / plan.bought / plan.price - 1) if plan.bought else 0.0
         out.append(rewards.ended(Ended(entry.plan, entry.symbol, ts_ms, plan.wanted_usd, plan.paid, net, slip)))
         return out + rewards.expire(self.state.now_ms)
@@ -371,9 +396,15 @@ class Desk:
             return [
                 self._take_back(e, state.now_ms, HALT) for e in self.entries() if e.state == ENTERING and not e.asked_ms
             ]
+        if control.kind == MODE_SWITCH and (mode := control.details.get("mode")) in (PAPER, FULL) and mode != state.mode:
+            state.safe.on_ordered(state.mode, mode)
+            state.mode = mode
+            return self._leave_the_venue() if mode == PAPER else []
+        if control.kind == SETTINGS:
+            state.rewards = self.entering.rewards.state
+            self.rewire(control.details.get("mind", "").encode())
         if control.kind == CRIT and state.safe.on_crit(control.reason, state.now_ms, state.mode, bool(state.kills), self.mind.fail_safe):
-            return [self._take_back(e, state.now_ms, HALT) for e in state.portfolio.entries.values()
-                    if self.venue.mode == "real" and e.state == ENTERING and not e.asked_ms]
+            return self._leave_the_venue()
         if control.kind == GATING and (gating := Gating.of(control.details)) is not None:
             state.gating = gating
             self.entering.gated(gating, state)
@@ -383,6 +414,11 @@ class Desk:
         for name in control.kills:
             state.kills.pop(name, None)
         return self._write_off(control) if control.kind == WRITE_OFF and state.kills else []
+
+    def _leave_the_venue(self) -> list[Out]:
+        """Entries on their way in at a real venue are taken back; on paper they stay."""
+        return [self._take_back(e, self.state.now_ms, HALT) for e in self.state.portfolio.entries.values()
+                if self.venue.mode == "real" and e.state == ENTERING and not e.asked_ms]
 
     def _write_off(self, control: Control) -> list[Out]:
         """A person says that the venue does not hold this entry: it leaves the books at the price that they name, and nothing is sent."""

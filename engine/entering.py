@@ -12,7 +12,7 @@ import numpy as np
 
 from engine import guards, policy, reasons
 from engine.execution.ladder import Rung, ladder, rung_id
-from engine.facts import BUY, ENTRY, LIMIT, MAIN, TWIN, Decision, Order, Scored
+from engine.facts import BUY, ENTRY, LIMIT, MAIN, TWIN, Decision, Order, Scored, account_of
 from engine.fillprob.gate import PLACE, FillProbGate, Gating, Judged
 from engine.fillprob.placement import Act, Placement, placement_of
 from engine.portfolio import Portfolio
@@ -146,8 +146,9 @@ class Entering:
         inputs = Inputs(
             base_usd, self.rewards.arms[choice.arm].fraction, mind.sizing.leverage, books.equity_usd + books.realized_usd,
             books.available_capital_usdt, books.exposure_by_symbol.get(s.symbol, 0.0), books.total_exposure_usdt,
-            limits.max_exposure_per_symbol_usdt, limits.max_total_exposure_usdt, state.spent_on(state.now_ms // DAY_MS),
-            lots * instrument.lot * s.entry, float(s.trades), collateral=self.collateral(state))
+            limits.max_exposure_per_symbol_usdt, limits.max_total_exposure_usdt,
+            state.spent_on(state.now_ms // DAY_MS, account_of(choice.order_id)), lots * instrument.lot * s.entry, float(s.trades),
+            collateral=self.collateral(state))
         stop_bps = 1e4 * abs(s.entry - s.stop) / s.entry if s.entry > 0 else float("nan")
         step_bps = 1e4 * mind.ladder.step_ticks * instrument.tick / s.entry if s.entry > 0 else 0.0
         price = self.dearest(scored, choice, instrument, state)

@@ -454,7 +454,7 @@ class Outcomes(msgspec.Struct, frozen=True, gc=False, tag="outcomes", omit_defau
 
 
 KILL, RELEASE, WRITE_OFF, MODE_SWITCH, HEALTH, CRIT = "KILL", "RELEASE", "WRITE_OFF", "MODE_SWITCH", "HEALTH", "CRIT"
-GATING = "GATING"
+GATING, SETTINGS = "GATING", "SETTINGS"
 
 
 def releasing(kills: Iterable[str]) -> dict[str, str]:
@@ -467,6 +467,7 @@ class Control(msgspec.Struct, frozen=True, gc=False, tag="control"):
 
     A KILL of the reconciler's: `differences`, what it found. A RELEASE: `kills`, a JSON list of the ids that it ends. A WRITE_OFF: `entry`
     and the `price` at which it leaves the books. A GATING: `gating`, what a start found for the fill-probability gate (`Gating`, JSON).
+    SETTINGS: `mind`, those of this start (`Wired`, JSON). MODE_SWITCH: `mode`, paper or full.
     """
     id: str
     kind: str

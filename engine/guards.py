@@ -86,9 +86,10 @@ def stale_data(wish: Wish, watch: Watch, rules: Rules) -> Block | None:
 def daily_cap(wish: Wish, watch: Watch, rules: Rules) -> Block | None:
     """The day's realised loss has reached the cap; what is earned later in the day does not lift it."""
     cap = abs(rules.risk.daily_loss_cap_usd)
-    if cap and watch.capped_day == wish.now_ms // DAY_MS:
-        return Block(DAILY_CAP, f"day={watch.day_usd:.2f} <= -{cap:.2f}, resumes in {DAY_MS - wish.now_ms % DAY_MS}ms")
-    return None
+    if not watch.capped(wish.now_ms, cap):
+        return None
+    earned = "" if watch.day_usd <= -cap else f" now, -{watch.capped_usd:.2f} before"
+    return Block(DAILY_CAP, f"day={watch.day_usd:.2f}{earned} <= -{cap:.2f}, resumes in {DAY_MS - wish.now_ms % DAY_MS}ms")
 
 
 def streak_halt(wish: Wish, watch: Watch, rules: Rules) -> Block | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine import reasons
-from engine.execution.admission import BEGUN, CLEARED, DEGRADE, HALT, PAPER, REAL
+from engine.execution.admission import BEGUN, CLEARED, DEGRADE, HALT, ORDERED, PAPER, REAL
 from engine.execution.ladder import BUCKETS
 from engine.execution.reconcile import KINDS as MISMATCHES
 from engine.facts import CAUSES, STATUSES
@@ -169,7 +169,7 @@ FAIL_SAFE = gauge("fail_safe", "1 while the desk is on paper after a CRIT")
 ALARMS_READ = gauge("alarms_read", "1 while the alerts that call for the fail-safe are read (or none are to be), 0 while nobody tells them")
 FAIL_SAFE_TRIGGER_TOTAL = counter("fail_safe_trigger_total", "CRITs that sent the desk to paper", reason=ANY)
 MODE_SWITCH_TOTAL = counter("mode_switch_total", "Changes of the exchange mode",
-                            **{"from": (PAPER, REAL), "to": (PAPER, REAL), "reason": (BEGUN, CLEARED)})
+                            **{"from": (PAPER, REAL), "to": (PAPER, REAL), "reason": (BEGUN, CLEARED, ORDERED)})
 ORDERS_REFUSED_TOTAL = counter("orders_refused_total", "Orders that the venue, the executor or a control refused or ended",
                                reason=reasons.REFUSALS)
 

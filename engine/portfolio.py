@@ -86,6 +86,11 @@ class Entry(msgspec.Struct):
         return round(round((self.bought - self.sold) / self.lot) * self.lot, 12)
 
     @property
+    def net_usd(self) -> float:
+        """What it came to after fees, once it is closed."""
+        return self.sign * (self.got - self.paid) - self.fees
+
+    @property
     def average(self) -> float:
         """Mean entry price."""
         return self.paid / self.bought if self.bought else self.price
@@ -283,7 +288,7 @@ class Portfolio(msgspec.Struct):
         plan = self.plans[entry.plan]
         plan.open -= 1
         if entry.bought:
-            self.realized_usd += entry.sign * (entry.got - entry.paid) - entry.fees
+            self.realized_usd += entry.net_usd
             plan.bought, plan.paid = plan.bought + entry.bought, plan.paid + entry.paid
             plan.sold, plan.got = plan.sold + entry.sold, plan.got + entry.got
             plan.fees += entry.fees

@@ -5,7 +5,7 @@ Ranges are part of the type, so that a wrong value is refused at the border with
 from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from engine.sizing.curve import Curve
 
@@ -448,3 +448,33 @@ class Mind(Protocol):
     def curve(self) -> Curve | None: ...
     @property
     def fill_model(self) -> str: ...
+
+
+class Wired(Struct, frozen=True):
+    """The same as a value of its own, as the journal keeps it: by these settings a re-run decides from here on."""
+    desk: DeskSettings
+    policy: EntryLimits
+    sizing: Sizing
+    venue: Venue
+    features: Flags
+    rollout: RolloutSeed
+    windows: Windows
+    risk: Risk
+    gates: Gates
+    controls: Controls
+    warmup: WarmUp
+    backpressure: Backpressure
+    fail_safe: FailSafe
+    ladder: Ladder
+    fill_prob: FillProb
+    rewards: RewardSettings
+    bandit: BanditSettings
+    symbols: dict[str, Instrument]
+    curve: Curve | None
+    fill_model: str
+
+    @classmethod
+    def of(cls, mind: Mind) -> "Wired":
+        """What a Desk of these settings is told; where a Prometheus is (its address may carry a password) is none of its business."""
+        told = {name: getattr(mind, name) for name in cls.__struct_fields__}
+        return cls(**told | {"symbols": dict(mind.symbols), "fail_safe": structs.replace(mind.fail_safe, prometheus_url="")})

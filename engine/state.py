@@ -2,6 +2,7 @@
 import msgspec
 
 from engine.execution.admission import Pressure, Safe, Warmth
+from engine.facts import MAIN
 from engine.fillprob.gate import GateState, Gating
 from engine.portfolio import Portfolio
 from engine.rewards.attribution import RewardState
@@ -42,6 +43,8 @@ class State(msgspec.Struct):
     pressure: Pressure = msgspec.field(default_factory=Pressure)
     safe: Safe = msgspec.field(default_factory=Safe)
     spent: Spent = msgspec.field(default_factory=Spent)
+    paper_spent: Spent = msgspec.field(default_factory=Spent)      # by the paper account beside a real one
+    mind: bytes = b""                  # the settings that the journal has last (`Wired`, JSON); empty: none, those of its maker
     gating: Gating | None = None       # by what the fill-probability gate judges, and what it remembers
     gate: GateState = msgspec.field(default_factory=GateState)
 
@@ -53,10 +56,12 @@ class State(msgspec.Struct):
         first = next(iter(self.kills.values()))
         return first if len(self.kills) == 1 else f"{first} (and {len(self.kills) - 1} more)"
 
-    def spent_on(self, day: int) -> float:
-        """Margin committed so far on that day."""
-        return self.spent.usd if self.spent.day == day else 0.0
+    def spent_on(self, day: int, account: str = MAIN) -> float:
+        """Margin that the account has committed so far on that day."""
+        spent = self.paper_spent if account else self.spent
+        return spent.usd if spent.day == day else 0.0
 
-    def spend(self, day: int, usd: float) -> None:
-        """An entry commits so much margin."""
-        self.spent.day, self.spent.usd = day, round(self.spent_on(day) + usd, 6)
+    def spend(self, day: int, usd: float, account: str = MAIN) -> None:
+        """An entry of the account commits so much margin."""
+        spent = self.paper_spent if account else self.spent
+        spent.day, spent.usd = day, round(self.spent_on(day, account) + usd, 6)

@@ -1,7 +1,8 @@
 """What the guards remember: the day's result, the streak, the last wins, rough markets, and when orders were sent.
 
 A fold of closed entries, of the feature `sigma` and of own orders; the rows of `engine/guards.py` read it. All times are market ms.
-Results of paper twins are not handed in: they are no trades of the desk (DECISIONS, 28).
+Results of the paper account beside a real one are not handed in, neither twins' nor those of a fail-safe: they are no trades of
+the desk (DECISIONS, 28).
 """
 import msgspec
 
@@ -15,7 +16,8 @@ class Watch(msgspec.Struct):
     """`triggers` counts by reason how often a halt began; a halt that is prolonged or repeated within the same day counts once."""
     day: int = -1                      # UTC day of the last result
     day_usd: float = 0.0
-    capped_day: int = -1               # the day on which the cap was reached
+    capped_day: int = -1               # the day on which the cap was reached,
+    capped_usd: float = 0.0            # and the cap that it was
     losses: int = 0                    # in a row
     streak_until_ms: int = 0
     wins: list[bool] = []              # of the last entries, oldest first
@@ -26,10 +28,20 @@ class Watch(msgspec.Struct):
     triggers: dict[str, int] = {}
 
     def on_outcome(self, net_usd: float, closed_ms: int, rules: Risk) -> None:
-        """An entry was closed with this result after fees."""
-        self._day(net_usd, closed_ms, rules)
+        """An entry of one level was closed with this result after fees."""
+        self.on_result(net_usd, closed_ms, rules)
+        self.on_ended(net_usd, closed_ms, rules)
+
+    def on_ended(self, net_usd: float, closed_ms: int, rules: Risk) -> None:
+        """The last level of an entry was closed, and all of them came to this after fees."""
         self._streak(net_usd, closed_ms, rules)
         self._precision(net_usd, closed_ms, rules)
+
+    def capped(self, now_ms: int, cap_usd: float) -> bool:
+        """Whether the day's loss has reached this cap (0: none). What is earned later does not lift it; a cap that is raised does."""
+        day = now_ms // DAY_MS
+        reached = self.day == day and not self.day_usd > -cap_usd
+        return cap_usd > 0 and (reached or (self.capped_day == day and self.capped_usd >= cap_usd))
 
     def on_sigma(self, symbol: str, sigma_bps: float, rules: Risk) -> None:
         """The symbol's realised volatility; one that is no number counts as rough."""
@@ -60,7 +72,8 @@ class Watch(msgspec.Struct):
     def _count(self, reason: str) -> None:
         self.triggers[reason] = self.triggers.get(reason, 0) + 1
 
-    def _day(self, net_usd: float, closed_ms: int, rules: Risk) -> None:
+    def on_result(self, net_usd: float, closed_ms: int, rules: Risk) -> None:
+        """A level was closed with this result after fees; the day knows it at once, whatever else of its entry is still open."""
         day = closed_ms // DAY_MS
         if day < self.day:      # another symbol's clock is a little behind: yesterday is over
             return
@@ -69,7 +82,7 @@ class Watch(msgspec.Struct):
         self.day_usd = round(self.day_usd + net_usd, 6)
         cap = abs(rules.daily_loss_cap_usd)
         if cap and not self.day_usd > -cap and self.capped_day != day:
-            self.capped_day = day
+            self.capped_day, self.capped_usd = day, cap
             self._count(DAILY_CAP)
 
     def _streak(self, net_usd: float, closed_ms: int, rules: Risk) -> None:

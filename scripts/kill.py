@@ -23,7 +23,7 @@ from scripts._arguments import ended, some_seconds
 from store import words as word
 
 POLL_S = 0.1
-SWEEPS, AGAIN_S = 2, 0.25       # the second finds what was on its way to the book
+SWEEPS, AGAIN_S = 12, 0.25      # at most; two in a row that find nothing end it: the second looks for what was on its way to the book
 
 
 def words(text: str) -> str:
@@ -76,19 +76,25 @@ def main(argv: list[str] | None = None) -> int:
     return give(KILL, made, argv)
 
 
-def swept(settings: Settings) -> None:
-    """Takes entries back at the venue and says what came of it; nobody's turn depends on it."""
+def swept(settings: Settings) -> list[str] | None:
+    """Takes entries back at the venue and says what came of it: their ids, None where it could not be asked. Nobody waits for it."""
     from streams.venues.sweep import sweep
     taken: list[str] = []
+    empty = 0
     try:
         for again in range(SWEEPS):
             if again:
                 time.sleep(AGAIN_S)
-            taken += asyncio.run(sweep(settings))
+            found = asyncio.run(sweep(settings))
+            taken, empty = taken + found, 0 if found else empty + 1
+            if empty == 2:
+                break
     except (OSError, SystemExit) as error:
         print(f"the venue was not asked for entries back: {error or 'it does not answer'}", file=sys.stderr)
+        return taken or None
     if taken:
         print(f"asked back at the venue: {', '.join(dict.fromkeys(taken))}")
+    return taken
 
 
 def give(kind: str, made: argparse.ArgumentParser, argv: list[str] | None) -> int:

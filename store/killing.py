@@ -54,9 +54,9 @@ def kill(settings: Settings, actor: str, reason: str) -> Given:
     return give(settings, KILL, actor, reason)
 
 
-def give(settings: Settings, kind: str, actor: str, reason: str) -> Given:
-    """A KILL or a CRIT: the file where a dead desk finds it, and the record that a living one hears."""
-    fact = control(kind, actor, reason)
+def give(settings: Settings, kind: str, actor: str, reason: str, details: dict[str, str] | None = None) -> Given:
+    """A KILL, a CRIT or a change of the mode: the file where a dead desk finds it, and the record that a living one hears."""
+    fact = control(kind, actor, reason, details)
     return told(settings, Given(fact, *left(settings, fact)))
 
 

@@ -24,7 +24,6 @@ from streams.worker import Worker
 
 log = logging.getLogger("sluice.alarms")
 TIMEOUT_S = 3.0
-LEAST_S = 60.0        # between two CRITs of one alert, however short the cooldown
 KEPT = 1000
 
 
@@ -45,9 +44,12 @@ def firing(url: str) -> list[dict[str, Any]]:
         raise Unread(f"{address}: {error or type(error).__name__}") from None
 
 
-def crits(alerts: Iterable[dict[str, Any]], rules: FailSafe, now_s: float) -> list[Control]:
-    """The CRITs that these firing alerts call for at `now_s` (epoch), the earliest first; alerts that are not listed call for none."""
-    every_s, found = max(LEAST_S, rules.cooldown_minutes * 20), []
+def crits(alerts: Iterable[dict[str, Any]], rules: FailSafe, now_s: float, speed: float = 1.0) -> list[Control]:
+    """The CRITs that these firing alerts call for at `now_s` (epoch), the earliest first; alerts that are not listed call for none.
+
+    The cooldown is market time, which passes at `speed` times the clock's: a third of it, and never oftener than anybody asks.
+    """
+    every_s, found = max(rules.poll_ms / 1000, rules.cooldown_minutes * 20 / speed), []
     for alert in alerts:
         name = alert["labels"].get("alertname", "")
         if name not in rules.alerts:
@@ -57,6 +59,13 @@ def crits(alerts: Iterable[dict[str, Any]], rules: FailSafe, now_s: float) -> li
         found.append(Control(f"crit-{name}-{since_s:.0f}-{max(0.0, now_s - since_s) // every_s:.0f}", CRIT, "prometheus",
                              f"{name}: {said}" if said else name, 0, 0))
     return sorted({c.id: c for c in found}.values(), key=lambda c: c.id)
+
+
+def pace(settings: Settings) -> float:
+    """How fast market time passes: 1 at a venue, a local exchange's speed else; one that runs as it can is asked about each time."""
+    if settings.venue.venue not in ("sim", "recording"):
+        return 1.0
+    return 1e9 if settings.exchange.speed == "max" else float(settings.exchange.speed)
 
 
 async def watch(worker: Worker, settings: Settings, clock) -> None:
@@ -73,7 +82,7 @@ async def watch(worker: Worker, settings: Settings, clock) -> None:
                 log.warning("nobody says which alerts are firing: %s", error)
             silent, alerts = str(error), []
             worker.exporter.set(m.ALARMS_READ, 0)
-        for control in crits(alerts, rules, clock()):
+        for control in crits(alerts, rules, clock(), pace(settings)):
             if control.id not in told:
                 await (await worker.send(CONTROL_EVENTS, "control", encode(control)))
                 log.warning("CRIT to the desk: %s", control.reason)

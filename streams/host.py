@@ -16,6 +16,7 @@ from engine.desk import Desk
 from engine.facts import (
     GATING,
     HEALTH,
+    SETTINGS,
     UNKNOWN,
     Approved,
     Cancel,
@@ -42,6 +43,7 @@ from engine.facts import (
 from engine.fillprob.gate import Gating
 from engine.lane import FOREVER, Lane
 from engine.rewards.attribution import Attributed, Missed
+from engine.settings import Wired
 from engine.telemetry import Telemetry
 from store.ledger import Ledger
 from streams.reconcile import Books, Reconciler
@@ -151,6 +153,15 @@ class DeskHost:
         if found == known or (known is None and not found.model):
             return None
         return Control(f"gating-{self.ledger.head()[0]}", GATING, "risk", "what this start found", self.desk.state.epoch, 0, found.details)
+
+    def settled(self) -> Control | None:
+        """The fact that says by which settings the Desk decides from now on, where they are others than before: so that the journal
+        can be run again across a restart that changed them."""
+        mind = msgspec.json.encode(Wired.of(self.settings))
+        if mind == self.desk.state.mind:
+            return None
+        why = "settings of this start" + (", others than before" if self.desk.state.mind else "")
+        return Control(f"settings-{self.ledger.head()[0]}", SETTINGS, "risk", why, self.desk.state.epoch, 0, {"mind": mind.decode()})
 
     def note(self, fact) -> None:
         """Remembers how far a symbol has been consumed."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from config.settings import Settings
 from engine import metrics as m
 from engine.facts import Approved, Control, DroppedBatch, Frame, Order, Outcomes, Rewarded, ScoredBatch, Tick
+from engine.state import FULL, PAPER
 from engine.telemetry import Telemetry
 from store import controls, evidence, fill_model
 from store.exporter import Exporter
@@ -75,8 +76,14 @@ class Risk:
         if line:
             log.warning(line)
 
-    async def gate(self) -> None:
-        """What this start found for the fill-probability gate: said, and told to the Desk where it is news."""
+    async def settle(self) -> None:
+        """The settings of this start, and what it found for the fill-probability gate: said, and told to the Desk where it is news."""
+        state, wanted = self.host.desk.state, self.worker.settings.rollout.mode
+        if self.ledger.head()[0] and state.mode != (FULL if wanted == FULL else PAPER):
+            log.warning("rollout.mode is %s in the configuration and %s in the ledger: the ledger is right (python -m scripts.mode)",
+                        wanted, state.mode)
+        if told := self.host.settled():
+            await self.speak(*self.host.order(told), 0.0)
         for line in self.found.lines:
             log.log(logging.WARNING if "FAILED" in line or "SKIPPED" in line else logging.INFO, line)
         if told := self.host.gating(fill_model.gating(self.worker.settings, self.found)):
@@ -98,7 +105,7 @@ class Risk:
         for entry in list(self.ledger.unacknowledged()):
             await self.publish(entry.seq, entry.produced)
         await self.ordered()        # last: its transaction comes after those, and so must its acknowledgement
-        await self.gate()
+        await self.settle()
 
     async def ordered(self) -> None:
         """What people left beside the broker: it may be down, or have lost what it was told."""

@@ -17,7 +17,7 @@ from engine.facts import CRIT
 from engine.state import FULL, PAPER
 from scripts import crit, kill
 from store import controls
-from streams.alarms import LEAST_S, Unread, crits, firing
+from streams.alarms import Unread, crits, firing, pace
 from streams.codec import encode
 from streams.topics import CONTROL_EVENTS, MD_FRAMES
 
@@ -34,17 +34,22 @@ def test_an_alert_of_the_list_is_a_crit_and_another_is_none():
     assert control.id == f"crit-UnknownOrders-{SINCE}-0"
 
 
-@given(st.floats(0, 1e6), st.floats(0, 1e6), st.sampled_from([0.0, 1.0, 15.0, 240.0]))
-def test_while_it_fires_the_fail_safe_is_prolonged_before_it_ends_and_told_no_oftener_than_needed(a, b, minutes):
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.sampled_from([0.0, 0.5, 1.0, 15.0, 240.0]), st.sampled_from([0.5, 1.0, 60.0, 1e9]))
+def test_while_it_fires_the_fail_safe_is_prolonged_before_it_ends_and_told_no_oftener_than_needed(a, b, minutes, speed):
     rules = msgspec.structs.replace(RULES, cooldown_minutes=minutes)
     first, last = sorted((a, b))
-    ids = [crits([FIRES], rules, SINCE + t)[0].id for t in (first, last)]
-    if last - first >= max(LEAST_S, minutes * 60 / 3):
+    ids = [crits([FIRES], rules, SINCE + t, speed)[0].id for t in (first, last)]
+    every_s = max(RULES.poll_ms / 1000, minutes * 60 / 3 / speed)
+    if last - first >= every_s:
         assert ids[0] != ids[1], "said anew"
-    if ids[0] != ids[1]:
-        assert last - first > 0
-    else:
-        assert last - first <= max(LEAST_S, minutes * 60 / 3) * 1.0001, "the same only within a third of the cooldown"
+    if ids[0] == ids[1]:
+        assert last - first <= every_s * 1.0001, "the same only within a third of the cooldown"
+
+
+def test_market_time_passes_at_the_local_exchanges_speed_and_at_a_venue_as_the_clock_does():
+    but, s = msgspec.structs.replace, shipped(SPEED="60")
+    assert pace(s) == 60 and pace(shipped(SPEED="max")) > 1e6
+    assert pace(but(s, venue=but(s.venue, venue="bybit_v5"))) == 1
 
 
 def test_every_alert_that_calls_for_the_fail_safe_exists_and_is_critical():

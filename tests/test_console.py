@@ -2,6 +2,7 @@
 import asyncio
 import html
 import re
+import time
 
 import msgspec
 import pandas as pd
@@ -18,6 +19,7 @@ from engine.fillprob.gate import Gating
 from engine.guards import liquidation_price
 from engine.sizing.caps import NAMES
 from store import bus, controls, figures_desk, killing
+from store import words as word
 from store.mirror import Mirror
 from streams.topics import CONTROL_EVENTS, MD_FRAMES, named
 
@@ -233,7 +235,7 @@ def test_nothing_is_halted_without_actor_reason_and_the_typed_word(desk, typed, 
 
 
 def test_a_kill_that_nobody_can_hear_is_said_to_be_so(desk, monkeypatch):
-    monkeypatch.setattr(controls, "leave", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied", "data/controls")))
+    monkeypatch.setattr(word, "leave", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied", "data/controls")))
     said = all_of(pressed("kill_go", kill_reason="feed", kill_typed=KILL))
     assert "nobody will hear it" in said and "127.0.0.1:1" in said
 
@@ -250,7 +252,10 @@ def test_the_switch_halts_a_desk_though_the_broker_is_dead_and_the_desk_hangs(de
     controls.taken(path)
     assert desk.desk.trading == "REDUCING" and {o.reason for o in outs} == {"halt"}
     assert killing.heard(desk.settings, word).taken
-    after = text(page("control"))
+    for _ in range(20):      # a look serves everybody for half a second
+        if "REDUCING" in (after := text(page("control"))):
+            break
+        time.sleep(0.1)
     assert "REDUCING" in after and "killed by ann: feed looks wrong" in after and "in the desk's ledger" in after
 
 

@@ -21,7 +21,9 @@ from engine.facts import (
     ENTRY,
     HEALTH,
     KILL,
+    MODE_SWITCH,
     RELEASE,
+    SETTINGS,
     TARGET,
     Cancel,
     Control,
@@ -35,6 +37,7 @@ from engine.facts import (
     releasing,
 )
 from engine.rewards.attribution import Attributed, Missed
+from engine.settings import Wired
 from engine.telemetry import Telemetry
 from store.exporter import Exporter
 
@@ -213,6 +216,81 @@ def test_a_daily_loss_stops_entries_until_midnight_utc():
             done(d, target, price=58_000.0, at=T + 200)
     block = no(d, T + 300)
     assert block.reason == reasons.DAILY_CAP and block.numbers.startswith("day=-")
+
+
+def lost(d: Desk, at: int, symbol: str = "BTCUSDT") -> list[Order]:
+    """An entry whose every level is bought and sold a tenth lower; its orders."""
+    d.on(book(60_000, 60_000.1, at, symbol=symbol))
+    levels = orders(d.on(scored(at)))
+    for level in levels:
+        for target in orders(done(d, level, at=at)):
+            done(d, target, price=54_000.0, at=at)
+    return levels
+
+
+def test_what_the_paper_account_earns_or_loses_in_a_fail_safe_moves_no_guard_and_no_budget_of_the_real_one():
+    d = desk(real=True, SLUICE_LOSS_STREAK_MAX="1", SLUICE_DAILY_LOSS_CAP_USD="1")
+    d.on(Control("c1", CRIT, "t", "slow venue", 0, T))
+    paper = lost(d, T)
+    assert {(o.route, account_of(o.id)) for o in paper} == {("paper", "twin")} and d.state.twins.realized_usd < -100
+    assert (d.state.watch.day_usd, d.state.watch.losses, d.state.watch.triggers, d.state.spent.usd) == (0.0, 0, {}, 0.0)
+    assert d.state.paper_spent.usd > 0
+    back = T + 20 * 60_000
+    for ago in range(20_000, -1, -1_000):
+        d.on(book(60_000, 60_000.1, back - ago))
+    real = orders(d.on(scored(back)))
+    assert {o.route for o in real} == {"full", "twin"}, "back at the real venue, and nothing halts it"
+
+
+def test_the_day_knows_the_loss_of_a_level_while_the_others_of_its_entry_are_open():
+    d = desk(SLUICE_DAILY_LOSS_CAP_USD="50", SLUICE_LOSS_STREAK_MAX="0")
+    first, second, *_ = orders(d.on(scored(T)))
+    done(d, second)
+    for target in orders(done(d, first)):
+        done(d, target, price=54_000.0)
+    assert d.portfolio.entries and d.state.watch.day_usd < -50
+    assert no(d, T + 300).reason == reasons.DAILY_CAP
+
+
+def test_a_person_changes_the_mode_and_going_to_paper_takes_real_entries_back():
+    d = desk(real=True)
+    real = [o for o in orders(d.on(scored(T))) if not account_of(o.id)]
+    asked = d.on(Control("m1", MODE_SWITCH, "ann", "holiday", 0, T + 1, {"mode": "paper"}))
+    assert {c.order_id for c in asked} == {o.id for o in real} and d.state.mode == "paper"
+    for o in real:
+        d.on(Report(o.id, o.symbol, CANCELLED, "requested", 0.0, 5, T + 2))
+    for o in list(d.state.twins.orders.values()):
+        d.on(Report(o.id, "BTCUSDT", CANCELLED, "requested", 0.0, 5, T + 2))
+    assert {o.route for o in orders(d.on(scored(T + 3)))} == {"paper"}
+    d.on(Control("m2", MODE_SWITCH, "ann", "back", 0, T + 4, {"mode": "full"}))
+    d.on(Control("m3", MODE_SWITCH, "ann", "?", 0, T + 5, {"mode": "sideways"}))
+    assert d.state.mode == "full" and d.state.safe.switches == {("full", "paper", "ordered"): 1, ("paper", "full", "ordered"): 1}
+
+
+def test_in_a_fail_safe_an_ordered_mode_is_the_one_to_return_to():
+    d = desk(real=True)
+    d.on(Control("c1", CRIT, "t", "slow", 0, T))
+    d.on(Control("m1", MODE_SWITCH, "ann", "stay", 0, T + 1, {"mode": "paper"}))
+    d.on(Tick(T + 3_600_000))
+    assert not d.state.safe.base and d.state.mode == "paper"
+
+
+def test_settings_of_a_later_start_are_in_force_from_their_fact_on_wherever_the_journal_is_run_again():
+    other = desk().mind
+    other = msgspec.structs.replace(other, policy=msgspec.structs.replace(other.policy, min_confidence=0.99))
+    d = desk()
+    facts = [scored(T), Control("s1", SETTINGS, "risk", "a start", 0, T + 1, {"mind": msgspec.json.encode(Wired.of(other)).decode()}),
+             scored(T + 2, p=0.9)]
+    said = [d.on(fact) for fact in facts]
+    [low] = said[2]
+    assert low.reason == reasons.BLOCK_LOW_CONFIDENCE
+    stranger = Desk(msgspec.structs.replace(other, sizing=msgspec.structs.replace(other.sizing, leverage=3.0)))
+    before = desk()
+    before.on(Control("s0", SETTINGS, "risk", "the first", 0, T, {"mind": msgspec.json.encode(Wired.of(before.mind)).decode()}))
+    stranger.restore(before.snapshot())     # of another configuration, as after a restart that changed it
+    assert [stranger.on(fact) for fact in facts] == said and stranger.mind.sizing.leverage == 10
+    d.on(Control("s2", SETTINGS, "risk", "of another version", 0, T + 3, {"mind": "{}"}))
+    assert d.limits.min_confidence == 0.99, "what cannot be read changes nothing"
 
 
 def test_a_thin_book_bounds_the_size_and_the_decision_says_which_cap_it_was():

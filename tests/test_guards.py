@@ -113,6 +113,15 @@ def test_the_daily_cap_holds_until_midnight_utc_whatever_is_earned_afterwards():
     assert watch.triggers == {reasons.DAILY_CAP: 1}
 
 
+def test_a_cap_that_a_restart_lowers_is_in_force_at_once_and_one_that_it_raises_lets_go():
+    watch = closed(-200, r=rules(daily_loss_cap_usd=500.0))
+    assert verdict(wish(), watch, rules(daily_loss_cap_usd=100.0, loss_streak_max=0)) == reasons.DAILY_CAP
+    watch = closed(-200, +150, r=rules(daily_loss_cap_usd=100.0, loss_streak_max=0))
+    again = first(BEFORE, wish(), watch, rules(daily_loss_cap_usd=100.0, loss_streak_max=0))
+    assert again.numbers.startswith("day=-50.00 now, -100.00 before <= -100.00")
+    assert verdict(wish(), watch, rules(daily_loss_cap_usd=300.0, loss_streak_max=0)) is None
+
+
 def test_the_sign_of_the_cap_does_not_matter_and_zero_is_off():
     assert verdict(WISH, closed(-500.0, r=rules(daily_loss_cap_usd=-500.0)), rules(daily_loss_cap_usd=-500.0)) == reasons.DAILY_CAP
     assert verdict(WISH, closed(-499.99), RULES) is None

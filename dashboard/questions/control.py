@@ -1,14 +1,18 @@
 """Does it trade, and how do I stop it?"""
 import getpass
+import subprocess
+import sys
 
 import pandas as pd
 import streamlit as st
 
+from config.settings import ROOT
 from dashboard import data, standing, tables, ui
 from engine.facts import KILL, RELEASE, Control
 from store import killing
 from store.mirror import Seen
 
+SWEEP_S = 15
 GATES = (ui.Column("", lambda r: ui.GATE_SIGNS[r.state], tone=lambda r: ui.GATE_TONES[r.state]), ui.Column("gate", lambda r: r.name),
          ui.Column("state", lambda r: r.state, tone=lambda r: ui.GATE_TONES[r.state]), ui.Column("numbers", lambda r: r.words))
 STANDS = (ui.Column("KILL", lambda r: r.id), ui.Column("who and why", lambda r: r.word, tone=lambda r: "loss"),
@@ -69,6 +73,8 @@ def given() -> None:
         return
     for fault in word.faults:
         st.error(fault)
+    if swept := st.session_state.get("swept", ""):
+        st.info(swept)
     if not word.places:
         st.error(f"{word.fact.id}: nobody will hear it. Nothing was changed.")
         return
@@ -103,7 +109,14 @@ def kill_form() -> None:
             st.error("\n\n".join(wrong))
             return
         with st.spinner("It lies in data/controls/ for the desk; telling the broker …"):
+            sweeping = subprocess.Popen([sys.executable, "-m", "scripts.sweep"], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT)     # as the command does: the executor may hang with the desk
             st.session_state["given"] = killing.kill(data.settings(), actor.strip(), reason.strip())
+            try:
+                st.session_state["swept"] = sweeping.communicate(timeout=SWEEP_S)[0].strip()
+            except subprocess.TimeoutExpired:
+                sweeping.kill()
+                st.session_state["swept"] = f"the venue was not asked for entries back within {SWEEP_S} s"
     st.rerun()
 
 
@@ -126,6 +139,7 @@ def release_form() -> None:
             st.error("\n\n".join(wrong))
             return
         with st.spinner("Telling the broker …"):
+            st.session_state["swept"] = ""
             st.session_state["given"] = killing.release(data.settings(), actor.strip(), reason.strip(), named)
     st.rerun()
 

@@ -14,7 +14,7 @@ from engine.settings import Backpressure, FailSafe, WarmUp
 
 PAPER, REAL = "paper", "real"
 HALT, DEGRADE = "halt", "degrade"
-BEGUN, CLEARED = "fail_safe", "fail_safe_clear"
+BEGUN, CLEARED, ORDERED = "fail_safe", "fail_safe_clear", "ordered"
 TIGHTER, TIGHTEST = 1.5, 0.95
 OTHER, REASONS_KEPT = "other", 32
 
@@ -115,6 +115,13 @@ class Safe(msgspec.Struct):
         self._switched(PAPER, self.base, CLEARED)
         self.base = self.reason = ""
         return True
+
+    def on_ordered(self, old: str, new: str) -> None:
+        """A person changed the mode; in a fail-safe that is the one to return to."""
+        if self.base:
+            self.base = new
+        else:
+            self._switched(old, new, ORDERED)
 
     def mode(self, base: str) -> str:
         """The mode in force."""
