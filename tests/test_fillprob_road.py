@@ -141,8 +141,12 @@ def test_a_service_resolves_at_its_start_blocks_leaves_evidence_and_its_journal_
 
     shutil.rmtree(tmp_path / "model")
     caplog.clear()
-    shown, _, approved = asyncio.run(life(enforced, last + 1, 50))
+    tighter = but(enforced, policy=but(enforced.policy, max_exposure_per_symbol_usdt=100.0))
+    shown, _, approved = asyncio.run(life(tighter, last + 1, 50))
     assert [o.decision.gate for a in approved for o in a.orders if o.decision] == [""], "without its model it fails open"
     assert shown["loaded"] == 0 and shown["blocks"] == 0
     assert "FILL_MODEL_LOAD_FAILED dir_missing=true" in "\n".join(caplog.messages)
-    assert rerun(ledger_url(enforced), but(enforced, fill_prob=settings().fill_prob), Digests()).wrong is None
+    assert all(o.decision.margin_usd <= 100 for a in approved for o in a.orders if o.decision)
+    other = but(enforced, fill_prob=settings().fill_prob, sizing=but(enforced.sizing, leverage=3.0))
+    again = rerun(ledger_url(enforced), other, Digests())
+    assert again.wrong is None and again.answers >= 2, "the journal has the settings of both lives"
