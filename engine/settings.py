@@ -208,7 +208,8 @@ class Controls(Struct, frozen=True):
 
 
 class Ladder(Struct, frozen=True):
-    """How an entry is spread over prices: the shares of its levels from the first on, and the ticks between two of them.
+    """How an entry is spread over prices: the shares of its levels from the first on, 1 in all, and the ticks between
+    two of them.
 
     A level whose fill probability is below `min_fill_probability` is left out, with its quantity.
     """

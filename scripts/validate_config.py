@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from config.sense import senseless
 from config.settings import ConfigError, Settings, load
 from config.where import variables
 from scripts._arguments import ended
@@ -32,9 +33,6 @@ def shown(settings: Settings, section: str | None) -> str:
     return yaml.safe_dump(tree if section is None else {section: tree[section]}, sort_keys=False).rstrip()
 
 
-MAX_LEVELS = 4
-
-
 def across(settings: Settings) -> list[str]:
     """What no single key shows: symbols that are not described, thresholds the wrong way round."""
     faults = [f"exchange.symbols: {s!r} is not in config/symbols.yaml, which has {', '.join(sorted(settings.symbols))}"
@@ -52,15 +50,11 @@ def across(settings: Settings) -> list[str]:
         faults.append("venue.mode: real orders cannot be sent to a recording (EXCHANGE_MODE, EXCHANGE_VENUE)")
     if settings.regimes.high_vol_bps <= settings.regimes.event_bps:
         faults.append(f"regimes.high_vol_bps: {settings.regimes.high_vol_bps} is not above regimes.event_bps, {settings.regimes.event_bps}")
-    fractions, r = settings.ladder.fractions, settings.risk
-    if not 1 <= len(fractions) <= MAX_LEVELS or not 0 < sum(fractions) <= 1 + 1e-9:
-        faults.append(f"ladder.fractions: {','.join(map(str, fractions))}: one to {MAX_LEVELS} shares were expected, no more than 1 in all")
+    r = settings.risk
     if r.volatility_resume_bps > r.volatility_ceiling_bps:
         faults.append(f"risk.volatility_resume_bps: {r.volatility_resume_bps} is above risk.volatility_ceiling_bps, "
                       f"{r.volatility_ceiling_bps}")
-    faults += [f"controls.not_tradable: {s!r} is not in config/symbols.yaml, which has {', '.join(sorted(settings.symbols))}"
-               for s in settings.controls.not_tradable if s not in settings.symbols]
-    return faults
+    return faults + senseless(settings)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,6 +9,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
+from alerts import build
+from alerts.catalogue import catalogue
+from config.sense import ABSENT, ALERTS
 from config.settings import ALIASES, DEFAULT, ConfigError, Settings, expand, fingerprint, load
 from config.where import said, variables
 
@@ -113,6 +116,48 @@ def test_a_name_of_another_time_is_read_as_ours(old: tuple[str, str], new: tuple
 def test_the_same_key_said_twice_with_two_values_is_refused(tmp_path: Path):
     [fault] = faults("exchange: {mode: real}\nvenue: {mode: paper}", tmp_path)
     assert "exchange.mode: 'real' contradicts venue.mode: 'paper'" in fault
+
+
+@pytest.mark.parametrize("text, line, key, both", [
+    ("sizing: {leverage: 10, leverage: 20}", 1, "sizing.leverage", "10 and 20"),
+    ("policy:\n  min_confidence: 0.7\ngates:\n  slippage: {}\npolicy: {}", 5, "policy", "a section and a section"),
+    ("policy:\n  min_confidence: 0.7\n  min_confidence: 0.7", 3, "policy.min_confidence", "0.7 and 0.7"),
+])
+def test_a_key_that_one_file_says_twice_is_refused_and_not_the_last_taken(text, line, key, both, tmp_path: Path):
+    assert f"{tmp_path / 'override.yaml'}: line {line}: {key}: said twice, {both}; once was expected" in faults(text, tmp_path)
+
+
+SENSELESS = [
+    ("controls", "not_tradable", "BTCUSDT,BTCSUDT", "'BTCSUDT' is not in config/symbols.yaml", "SLUICE_NOT_TRADABLE"),
+    ("fail_safe", "alerts", "OrphanOrders,OrphanOrder", "'OrphanOrder' is no alert; known are", ""),
+    ("ladder", "fractions", "0,0", "0.0,0.0: one to 4 shares above 0 were expected, 1 in all", ""),
+    ("ladder", "fractions", "0.9,0.9", "0.9,0.9: one to 4 shares", ""), ("ladder", "fractions", "0.5,0.4", "0.5,0.4: one to 4 shares", ""),
+    ("ladder", "fractions", "1,0", "1.0,0.0: one to 4 shares", ""),
+    ("fail_safe", "prometheus_url", "127.0.0.1:9090", "'127.0.0.1:9090' is no address of the form http://", "SLUICE_PROMETHEUS_URL"),
+    ("fail_safe", "prometheus_url", "http://", "'http://' is no address", "SLUICE_PROMETHEUS_URL"),
+    ("fail_safe", "prometheus_url", "file:///etc/passwd", "is no address", "SLUICE_PROMETHEUS_URL"),
+]
+
+
+@pytest.mark.parametrize("section, key, value, words, variable", SENSELESS)
+def test_what_cannot_be_meant_is_refused_with_its_file_or_its_variable(section, key, value, words, variable, tmp_path):
+    [fault] = faults(yaml.safe_dump({section: {key: value}}), tmp_path)
+    assert fault.startswith(f"{tmp_path / 'override.yaml'}: {section}.{key}: ") and words in fault
+    if variable:
+        with pytest.raises(ConfigError) as caught:
+            load(env={variable: value})
+        [fault] = caught.value.faults
+        assert fault.startswith(f"{variable}: {section}.{key}: ") and words in fault
+
+
+def test_a_value_of_the_wrong_kind_that_a_variable_gave_names_the_variable():
+    with pytest.raises(ConfigError) as caught:
+        load(env={"SLUICE_KAFKA_PORT": "soon", "SPEED": "fast"})
+    assert caught.value.faults == ["SLUICE_KAFKA_PORT: kafka.port: 'soon' is not a whole number"]
+
+
+def test_the_alerts_that_settings_may_name_are_those_of_the_catalogue():
+    assert sorted(ALERTS) == sorted(alert.name for alert in catalogue(load(env={}))) and ABSENT == build.ABSENT
 
 
 def test_a_symbol_that_is_not_described_is_named_with_those_that_are():

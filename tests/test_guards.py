@@ -268,7 +268,7 @@ def test_a_closing_order_never_closes_more_than_is_held(side, lots, held):
 # settings that no single key shows to be wrong
 
 @pytest.mark.parametrize("section, values, words", [
-    ("ladder", {"fractions": [0.5, 0.6]}, "ladder.fractions: 0.5,0.6: one to 4 shares were expected, no more than 1 in all"),
+    ("ladder", {"fractions": [0.5, 0.6]}, "ladder.fractions: 0.5,0.6: one to 4 shares above 0 were expected, 1 in all"),
     ("ladder", {"fractions": [0.1] * 5}, "ladder.fractions"), ("ladder", {"fractions": []}, "ladder.fractions"),
     ("risk", {"volatility_ceiling_bps": 20.0, "volatility_resume_bps": 30.0}, "risk.volatility_resume_bps: 30.0 is above"),
     ("controls", {"not_tradable": ["BTCUSD", "BTCSUDT"]}, "controls.not_tradable: 'BTCSUDT' is not in config/symbols.yaml"),
