@@ -18,7 +18,7 @@ import time
 
 from config import settings as config
 from config.settings import Settings
-from engine.facts import KILL, Control
+from engine.facts import CRIT, KILL, Control
 from scripts._arguments import ended, some_seconds
 from store import words as word
 
@@ -62,7 +62,13 @@ def confirm(settings: Settings, fact: Control, until: float, places: list[str]) 
             print(f"{said}: in the desk's ledger; {'halted: ' + '; '.join(heard.kills.values()) if heard.kills else 'nothing halts it'}")
             if left := heard.left_of(fact):
                 print(f"{', '.join(left)} stands all the same: it was told again since", file=sys.stderr)
-            return 1 if left else 0
+            if heard.vain:
+                print(f"{fact.id} changed nothing: a KILL stood, and what follows its release is no fail-safe; give the CRIT again then",
+                      file=sys.stderr)
+            elif fact.kind == CRIT and not settings.fail_safe.switch_to_paper_on_crit:
+                print(f"{fact.id} changed nothing: fail_safe.switch_to_paper_on_crit is false", file=sys.stderr)
+                return 1
+            return 1 if left or heard.vain else 0
         if time.monotonic() > until:
             print(f"{said}: NOT yet taken by the desk: {heard.why}", file=sys.stderr)
             return 1

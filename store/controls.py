@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from config.settings import Settings
-from engine.facts import KILL, Control
+from engine.facts import CRIT, KILL, Control
 from store import tables
 from store.chain import UNREADABLE, broken, entry_in, snapshot_digest
 from store.database import connect, naming, reading
@@ -26,9 +26,13 @@ BAD = (OSError, ValueError, msgspec.MsgspecError)      # a file that cannot be r
 
 
 class InForce(msgspec.Struct):
-    """The KILLs that halt the desk (by id, with who and why), and the ids of the last controls that acted."""
+    """The KILLs that halt the desk (by id, with who and why), and the ids of the last controls that acted.
+
+    `vain`: the CRITs since the last snapshot that came while a KILL stood, and so changed nothing.
+    """
     kills: dict[str, str] = {}
     controls: dict[str, None] = {}
+    vain: list[str] = []
 
 
 class _Snapshot(msgspec.Struct):
@@ -105,6 +109,8 @@ def found(connection: sa.Connection, writer: str = "risk") -> InForce:
         for fact in entry_in(connection.engine, row, writer).consumed:
             if isinstance(fact, Control) and fact.id not in known.controls:
                 known.controls[fact.id] = None
+                if fact.kind == CRIT and known.kills:
+                    known.vain.append(fact.id)
                 if fact.kind == KILL:
                     known.kills[fact.id] = fact.word
                 for name in fact.kills:

@@ -27,10 +27,12 @@ class Given(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """Whether the desk has it in its ledger; `kills` are those that stand there, `why` says what keeps one from knowing."""
+    """Whether the desk has it in its ledger; `kills` are those that stand there, `why` says what keeps one from knowing;
+    `vain` that it is a CRIT which a KILL in force left without effect."""
     taken: bool
     kills: dict[str, str]
     why: str
+    vain: bool = False
 
     def left_of(self, fact: Control) -> list[str]:
         """What a RELEASE names and what stands all the same: it was told again since."""
@@ -80,4 +82,4 @@ def heard(settings: Settings, fact: Control) -> Heard:
         found = controls.in_force(ledger_url(settings))
     except LedgerError as error:
         return Heard(False, {}, str(error))
-    return Heard(fact.id in found.controls, found.kills, "the desk is down, or behind")
+    return Heard(fact.id in found.controls, found.kills, "the desk is down, or behind", fact.id in found.vain)
