@@ -2,6 +2,8 @@
 
     python -m benchmarks.replay standx                     a recording; the active model
     python -m benchmarks.replay standx --sparse            fewer candidates an event (triggers.imbalance 0.9, cooldown 1 s)
+    python -m benchmarks.replay standx --gate ml/models/fill_model_v1 --confidence 0.15
+                                                           with the fill-probability gate in shadow: its share, and µs an event and an order
 
 Beside it, in the same run, the named alternative: the same candidates and scores through a plain pandas loop backtest without
 venue, policy or ledger. A figure without its candidates per event says little, so it is always printed with them.
@@ -20,12 +22,16 @@ import pandas as pd
 from benchmarks._bench import told
 from config import settings as config
 from engine.facts import Approved, Cancel, Dropped, DroppedBatch, Market, Order, Outcome, Outcomes
+from engine.fillprob.gate import Gating
+from engine.fillprob.models import warm
 from engine.scoring.signals import SignalEngine
-from scripts._arguments import ended, filled, natural, positive
+from scripts._arguments import ended, filled, natural, positive, share
 from store import archive, importers
 from store.closed import Closed, frames_of, scored_by
+from store.fill_model import load_model
 from store.ledger import Ledger
 from store.scorer import Scorer
+from store.stages import admitting, lowered
 
 
 class Clock:
@@ -33,6 +39,18 @@ class Clock:
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = defaultdict(float)
+        self.judged: list[float] = []
+
+    def each(self, function):
+        """The function, each call's time kept."""
+
+        def run(*args):
+            began = time.perf_counter()
+            got = function(*args)
+            self.judged.append(time.perf_counter() - began)
+            return got
+
+        return run
 
     def timed(self, stage: str, function):
         """The function, its time booked to the stage."""
@@ -46,14 +64,19 @@ class Clock:
         return run
 
 
-def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: list[str], events: int, limit: int) -> dict:
-    """The whole loop with a ledger transaction a frame."""
+def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: list[str], events: int, limit: int,
+             gating: Gating | None = None, admit: float | None = None) -> dict:
+    """The whole loop with a ledger transaction a frame. `admit`: let candidates in from this probability on."""
     clock = Clock()
     frames = frames_of(root, symbols, events)
     if limit:
         frames = {s: (f for f in source if f.seq < limit) for s, source in frames.items()}
-    closed = Closed(settings, scorer, frames)
+    closed = Closed(settings if admit is None else admitting(settings, admit), scorer, frames, gating=gating)
+    if gating is not None:
+        closed.desk.entering.gate.judge = clock.each(closed.desk.entering.gate.judge)  # type: ignore[method-assign]
     for road in closed.roads.values():
+        if admit is not None:
+            road.score = lowered(road.score, admit)
         road.signals.on = clock.timed("features", road.signals.on)  # type: ignore[method-assign]
         road.score = clock.timed("score", road.score)
         road.venue.advance = clock.timed("venue", road.venue.advance)  # type: ignore[method-assign]
@@ -85,6 +108,7 @@ def governed(settings: config.Settings, scorer: Scorer, root: Path, symbols: lis
         "processor_s": used,
         "trades": trades,
         "orders": orders,
+        "gate": clock.judged,     # within the desk's time
         "stages": dict(clock.spent),
         "ledger_mb": size / 1e6,
     }
@@ -156,6 +180,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--events", type=positive, default=256, help="events a frame (default 256)")
     parser.add_argument("--limit", type=natural, default=0, help="only the first N events")
     parser.add_argument("--sparse", action="store_true", help="about one candidate in ten events")
+    parser.add_argument("--gate", type=Path, metavar="MODEL", help="a fill model's folder: every entry is judged by it, and none blocked")
+    parser.add_argument("--confidence", type=share, metavar="P", help="let candidates in from this probability on, where none reaches "
+                        "policy.min_confidence")
     parser.add_argument("--runs", type=positive, default=3, help="repetitions; the median is printed (default 3)")
     args = parser.parse_args(argv)
     settings = config.load()
@@ -164,12 +191,20 @@ def main(argv: list[str] | None = None) -> int:
     scorer = Scorer.load(Path(args.models) if args.models else settings.folder("models"), "active")
     if scorer is None:
         raise SystemExit("no active model: python -m flows.train makes a first one")
+    gating = None
+    if args.gate:
+        try:
+            model = load_model(args.gate)
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"--gate: {error}") from None
+        warm(model)
+        gating = Gating(msgspec.structs.replace(settings.fill_prob, enforce=False, evidence=False), model.to_json().decode())
     root, symbols = importers.open_recording(args.market, settings.folder("data") / "recordings", settings)
     symbol = symbols[0]
-    governed(settings, scorer, root, [symbol], args.events, 20_000)  # kernels and caches
+    governed(settings, scorer, root, [symbol], args.events, 20_000, gating, args.confidence)  # kernels and caches
     runs = [
         (
-            governed(settings, scorer, root, [symbol], args.events, args.limit),
+            governed(settings, scorer, root, [symbol], args.events, args.limit, gating, args.confidence),
             plain(settings, scorer, root, symbol, args.events, args.limit),
         )
         for _ in range(args.runs)
@@ -188,6 +223,11 @@ def main(argv: list[str] | None = None) -> int:
     rest = mine["seconds"] - sum(mine["stages"].values())
     for stage, seconds in sorted([*mine["stages"].items(), ("lanes and facts", rest)], key=lambda s: -s[1]):
         print(f"  {stage:<16} {100 * seconds / mine['seconds']:5.1f} %   {1e6 * seconds / mine['events']:6.2f} µs an event")
+    if args.gate:
+        times = 1e6 * np.array(mine["gate"] or [0.0])
+        print(f"of the desk's time, the gate: {100e-6 * times.sum() / mine['seconds']:.3f} % of the run, "
+              f"{times.sum() / mine['events']:.4f} µs an event; {len(mine['gate']):,} orders judged, {np.median(times):.1f} µs each in the "
+              f"median, {times.mean():.1f} in the mean, {times.max():,.0f} at most")
     return 0
 
 

@@ -47,9 +47,12 @@ def block_rate(rows: pd.DataFrame, height: int = 300) -> go.Figure:
     figure.add_scatter(x=when, y=100 * rows["low"] / rows["judged"], name="below the threshold", mode="lines+markers",
                        line={"color": ACCENT, "width": 2}, hovertemplate="<b>%{y:.1f} %</b> below the threshold<extra></extra>")
     for limit, colour, word in ((GO_BELOW_PCT, WARN, "hold"), (NO_GO_ABOVE_PCT, LOSS, "no-go")):
-        figure.add_hline(y=limit, line={"color": colour, "width": 1, "dash": "dot"}, annotation={"text": f"{limit} % {word}"})
+        figure.add_hline(y=limit, line={"color": colour, "width": 1, "dash": "dot"}, annotation={"text": f"{limit} % {word}"},
+                         annotation_position="top left" if colour == LOSS else "bottom left")
     figure.update_yaxes(title="%", range=[0, 100], secondary_y=False)
-    return figure.update_yaxes(title="orders judged", showgrid=False, secondary_y=True)
+    most = max(int(rows["judged"].max()), 1)
+    return figure.update_yaxes(title="orders judged", showgrid=False, range=[0, 1.1 * most], tick0=0, dtick=-(-most // 4),
+                               tickmode="linear", secondary_y=True)
 
 
 def worth_figure(runs: Sequence[Run], height: int = 820) -> go.Figure:
@@ -73,7 +76,7 @@ def worth_figure(runs: Sequence[Run], height: int = 820) -> go.Figure:
                 ((1, 2), [p.fill_rate for p in parts], None), ((2, 1), [p.per_unit_bps for p in parts], [p.per_unit_error for p in parts]),
                 ((2, 2), [p.markouts[h] for p, h in zip(parts, longest)], [p.markout_errors[h] for p, h in zip(parts, longest)])):
             figure.add_bar(x=names, y=values, name=word, legendgroup=word, showlegend=(at, col) == (1, 2), marker={"color": colour},
-                           error_y=None if errors is None else {"type": "data", "array": [e or 0 for e in errors]},
+                           error_y=None if errors is None else {"type": "data", "array": [e or 0 for e in errors], "color": TEXT},
                            customdata=[_told(p) for p in parts], row=at, col=col,
                            hovertemplate=word + ": <b>%{y:.3f}</b><br>%{customdata}<extra></extra>")
     figure.update_annotations(font={"color": MUTED, "size": 13})

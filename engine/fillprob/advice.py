@@ -31,7 +31,8 @@ ROWS = {
     "recommended_bps stable": ("start the service once more", "one evaluation for all starts; then begin phase 1 again"),
     "delta": ("set GRINDER_FILL_PROB_EVAL_DIR and GRINDER_FILL_MODEL_DIR",
               "do not apply: set GRINDER_FILL_PROB_MIN_BPS nearer by hand, or evaluate with another cost ratio"),
-    "block rate": ("20 to 30 %: watch; fewer than 20 orders: wait", f"a lower threshold or a newer model; until then {OFF}"),
+    "block rate": ("watch: evidence says what it blocks; above 30 % it is a no-go",
+                   f"a lower threshold or a newer model; until then {OFF}"),
     "block rate climbing": (WATCH, f"the model grows stale: train again; if it goes on, {OFF}"),
     "breaker trips": (ANSWER, f"{OFF}; find out what it blocked (evidence), then begin phase 1 again"),
     "resolution": ("set GRINDER_FILL_PROB_EVAL_DIR and GRINDER_FILL_MODEL_DIR, start again", JUDGE),
@@ -74,6 +75,8 @@ def todo(row: Row) -> str:
         return CODES[row.value]
     if row.value == "the instance does not answer" or row.value == "does not answer":
         return ANSWER
+    if row.verdict == HOLD and row.value.endswith("orders judged"):
+        return WATCH
     return _advice(row.name)[row.verdict == NO_GO]
 
 
