@@ -166,6 +166,14 @@ class Exchange:
             self.pits[symbol] = Pit(floor, source)
             if ended:
                 self.keep(symbol, ended)
+        self.shut: dict[str, Floor] = {}     # of symbols that an earlier session had, and this one has not: nothing rests there
+        for symbol in sorted((saved.keys() - set(symbols)) & settings.symbols.keys()):
+            floor = self.shut[symbol] = Floor(Matching(symbol, settings.instrument(symbol), settings.matching, saved[symbol][0].session),
+                                              saved[symbol][0].session, settings.matching.latency_ms, self.lockstep)
+            floor.load(saved[symbol][0])
+            if floor.session != self.session:
+                ended = floor.renew(Matching(symbol, settings.instrument(symbol), settings.matching, self.session), self.session)
+                self.journal.commit(symbol, floor.save(), b"", ended)
         self.feeds: dict[asyncio.StreamWriter, dict[str, int]] = {}
         self.traders: dict[asyncio.StreamWriter, None] = {}      # in the order in which they came
         self.base: tuple[float, int] | None = None
@@ -259,8 +267,18 @@ class Exchange:
 
     def keep(self, symbol: str, happened: list[Report | Fill] | None = None) -> None:
         """Writes the floor down."""
+        if symbol in self.shut:
+            self.journal.commit(symbol, self.shut[symbol].save(), b"", happened or [])
+            return
         pit = self.pits[symbol]
         self.journal.commit(symbol, pit.floor.save(), pit.source_before(), happened or [])
+
+    def closed(self, symbol: str) -> None:
+        """Works and answers what came for a symbol that has no market any more."""
+        floor = self.shut[symbol]
+        happened = floor.shut()
+        self.keep(symbol, happened)
+        self._tell_traders(Happened(symbol, self.session, floor.known_ms, floor.told, happened, self.markets()))
 
     def _tell_feeds(self, symbol: str, blob: bytes, frame: Frame | None) -> None:
         for writer, due in list(self.feeds.items()):
@@ -311,7 +329,10 @@ class Exchange:
         elif isinstance(request, TakeBack):
             self.order(request.cancel.symbol, lambda floor: floor.cancel(request.cancel))
         elif isinstance(request, Promise):
-            if request.symbol in self.pits:
+            if request.symbol in self.shut:
+                self.shut[request.symbol].promise(request.upto_ms, request.seen)
+                self.closed(request.symbol)
+            elif request.symbol in self.pits:
                 self.pits[request.symbol].floor.promise(request.upto_ms, request.seen)
                 if self.lockstep:
                     self.work(request.symbol, answer=True)
@@ -320,18 +341,18 @@ class Exchange:
             self.subscribe(request, writer)
         elif isinstance(request, Resume):
             self.traders[writer] = None
-            for symbol, pit in self.pits.items():
+            for symbol, floor in (*((symbol, pit.floor) for symbol, pit in self.pits.items()), *self.shut.items()):
                 missed = list(self.journal.after(symbol, request.after.get(symbol, 0)))
-                writer.write(packed(Happened(symbol, self.session, pit.floor.known_ms, pit.floor.told, missed, self.markets())))
+                writer.write(packed(Happened(symbol, self.session, floor.known_ms, floor.told, missed, self.markets())))
         elif isinstance(request, Ask):
             writer.write(packed(Answered(request.number, self.standing(request.symbol, request.orders))))
 
     def standing(self, symbol: str, asked: Sequence[str]) -> Standing:
         """What stands of a symbol; nothing of one that is not traded here."""
-        pit = self.pits.get(symbol)
-        if pit is None:
+        floor = self.pits[symbol].floor if symbol in self.pits else self.shut.get(symbol)
+        if floor is None:
             return Standing(symbol, self.journal.id, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, dict.fromkeys(asked, ""))
-        floor, matching = pit.floor, pit.floor.matching
+        matching = floor.matching
         resting = {o.order_id: o.qty - o.filled for o in matching.open_orders()}
         return Standing(
             symbol,
@@ -349,6 +370,10 @@ class Exchange:
 
     def order(self, symbol: str, act: Callable[[Floor], None]) -> None:
         """An order or cancel: taken, written down, worked."""
+        if symbol in self.shut:
+            act(self.shut[symbol])
+            self.closed(symbol)
+            return
         pit = self.pits.get(symbol)
         if pit is None:
             log.error("an order for %s, which is not traded here", symbol)

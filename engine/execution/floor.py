@@ -111,15 +111,26 @@ class Floor:
 
     def renew(self, fresh: Matching, session: str) -> list[Report | Fill]:
         """Another run of the market begins: what rests is taken back, the position stays."""
+        happened = self._emptied()
+        fresh.inherit(self.matching)
+        self._tell(happened)
+        self.matching, self.session, self.next_seq = fresh, session, 0
+        return happened
+
+    def shut(self) -> list[Report | Fill]:
+        """All that happens up to the limit where the symbol has no market any more: what comes is taken back."""
+        happened = self._emptied()
+        self._tell(happened)
+        self.known_ms = max([self.known_ms, *(one.ts_ms for one in happened), *([self.limit_ms] if self.lockstep else [])])
+        return happened
+
+    def _emptied(self) -> list[Report | Fill]:
         happened: list[Report | Fill] = []
         while self.matching.live:       # an order still on its way arrives first, and is taken back then
             for order in self.matching.open_orders():
                 self.matching.cancel(Cancel(order.order_id, self.matching.symbol, self.known_ms, "session"))
             while step := self.matching.advance(None, 0, self.matching.last_arrival_ms)[1]:
                 happened += step
-        fresh.inherit(self.matching)
-        self._tell(happened)
-        self.matching, self.session, self.next_seq = fresh, session, 0
         return happened
 
     def save(self) -> Saved:
