@@ -168,7 +168,7 @@ TABLE = (
     Reason(NOT_FOUND, VENUE, "no such order is open; the request changes nothing"),
     Reason(IOC_UNFILLED, VENUE, "a market order's rest that found nothing"),
     Reason(REQUESTED, VENUE, "taken back as asked"),
-    Reason(STALE_EPOCH, EXECUTOR, "decided under a rollout that is over"),
+    Reason(STALE_EPOCH, EXECUTOR, "an entry that was decided under a rollout that is over: a later epoch has been heard of"),
     Reason(VENUE_UNREACHABLE, EXECUTOR, "handed over, and no answer came: unknown until asked about"),
     Reason(NOT_ARRIVED, EXECUTOR, "the venue never had it, and it is too late to send it now"),
     Reason(OTHER_VENUE, EXECUTOR, "decided against a venue whose memory is gone"),

@@ -69,6 +69,7 @@ class Executor:
         self.kills: dict[str, str] = {}  # that stand, with the code under which an entry is refused meanwhile
         self.acted: dict[str, None] = {}  # KILLs that have acted or are released: a file that stays must not act again
         self.handed: dict[str, None] = {}  # the last orders that were dealt with: the desk may say them again after its death
+        self.epoch = 0  # the highest that an order or a control has named: what was decided under an earlier one opens nothing
         self.refused: dict[str, str] = {}  # entries that the desk has been told will not reach the venue, with the code; they never may
         self.killed = asyncio.Event()  # by one that the sweeper has not seen
         self.began_ms = wall_ms()
@@ -82,6 +83,7 @@ class Executor:
             "journal": self.journal.encode(),
             "after": msgspec.msgpack.encode(self.after),
             "kills": msgspec.msgpack.encode(self.kills),
+            "epoch": msgspec.msgpack.encode(self.epoch),
             "acted": msgspec.msgpack.encode(self.acted),
             "handed": msgspec.msgpack.encode(self.handed),
             "refused": msgspec.msgpack.encode(self.refused),
@@ -95,6 +97,7 @@ class Executor:
         self.kills = msgspec.msgpack.decode(parts["kills"], type=dict[str, str]) if "kills" in parts else {}
         self.acted, self.handed = (dict.fromkeys(msgspec.msgpack.decode(parts[p])) if p in parts else {} for p in ("acted", "handed"))
         self.acted |= dict.fromkeys(self.kills)
+        self.epoch = msgspec.msgpack.decode(parts["epoch"], type=int) if "epoch" in parts else 0
         self.refused = msgspec.msgpack.decode(parts["refused"], type=dict[str, str]) if "refused" in parts else {}
         if "promised" in parts:      # a venue that dies with us has forgotten it, and nobody says it twice
             self.promised = msgspec.msgpack.decode(parts["promised"], type=dict[str, tuple[int, int]])
@@ -118,6 +121,7 @@ class Executor:
         if control.kind == KILL and control.id not in self.acted:
             log.warning("killed by %s (%s): entries are refused, and those at the venue are taken back", control.actor, control.reason)
             self.kill(control.id, reasons.HALTED)
+        self.epoch = max(self.epoch, control.epoch)
         for name in control.kills:
             self.kills.pop(name, None)
             remember(self.acted, name)
@@ -165,6 +169,7 @@ class Executor:
         that broke is left to `reconcile`. What an earlier life may have sent, or has waited, is asked about first."""
         acts, asked = [a for a in approved.acts() if isinstance(a, Cancel) or a.id not in self.handed], False
         names = [a.id for a in acts if isinstance(a, Order)]
+        self.epoch = max([self.epoch, *(a.epoch for a in acts if isinstance(a, Order))])
         while True:
             await self.connected.wait()
             venue = self.venue
@@ -182,7 +187,7 @@ class Executor:
                     if doomed := [a for a in (act, *acts) if self.barred(a)] if self.barred(act) else []:
                         acts = [a for a in acts if a not in doomed]
                         foreign = reasons.OTHER_VENUE in self.kills.values()
-                        await self.refuse(doomed, reasons.OTHER_VENUE if foreign else reasons.HALTED)
+                        await self.refuse(doomed, reasons.OTHER_VENUE if foreign else reasons.HALTED if self.kills else reasons.STALE_EPOCH)
                         continue
                     self.waiting.add(act)
                     await self.hand(venue, act)
@@ -231,8 +236,8 @@ class Executor:
         await (venue.place(act) if isinstance(act, Order) else venue.cancel(act))
 
     def barred(self, act: Order | Cancel) -> bool:
-        """Whether it is an entry that may not reach the venue: a KILL stands, or it was refused before."""
-        return isinstance(act, Order) and act.cause == ENTRY and (bool(self.kills) or act.id in self.refused)
+        """Whether it is an entry that may not reach the venue: a KILL stands, a later epoch has begun, or it was refused before."""
+        return isinstance(act, Order) and act.cause == ENTRY and (bool(self.kills) or act.epoch < self.epoch or act.id in self.refused)
 
     async def refuse(self, acts: Iterable[Order | Cancel], reason: str) -> None:
         """The executor's own word that entries will not reach the venue. It is written down first: the next life may read them again, and

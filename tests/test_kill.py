@@ -14,13 +14,13 @@ from benchmarks._bench import running, scraped
 from config.settings import ROOT, Settings
 from engine import metrics as m
 from engine import reasons
-from engine.facts import BUY, ENTRY, LIMIT, Approved, Order, Reports
+from engine.facts import BUY, ENTRY, HEALTH, LIMIT, TARGET, Approved, Control, Order, Reports
 from scripts import kill
 from store import controls
 from store.ledger import ledger_url
 from streams import broker as brokers
 from streams.codec import encode
-from streams.topics import EXEC_REPORTS, SIG_APPROVED
+from streams.topics import CONTROL_EVENTS, EXEC_REPORTS, SIG_APPROVED
 from streams.venues.local import LocalVenue
 
 pytestmark = pytest.mark.broker
@@ -40,9 +40,9 @@ def environment(settings: Settings) -> dict[str, str]:
             "SLUICE_EXCHANGE_PORT": str(settings.exchange.port), "SLUICE_MARKET": "sim"}
 
 
-def approved(name: str) -> tuple[str, bytes]:
+def approved(name: str, epoch: int = 0, cause: str = ENTRY) -> tuple[str, bytes]:
     """An entry far below the market: it rests."""
-    order = Order(name, ENTRY, name, SYMBOL, BUY, 0.1, 30_000.0, LIMIT, True, False, "paper", 0, 1)
+    order = Order(name, cause, name, SYMBOL, BUY, 0.1, 30_000.0, LIMIT, True, False, "paper", epoch, 1)
     return SYMBOL, encode(Approved(SYMBOL, "s1", 0, 0, 0.0, [order], [], "o"))
 
 
@@ -95,6 +95,35 @@ def test_with_the_desks_process_hung_a_kill_takes_entries_back_and_lets_none_thr
             asyncio.run(story(risk, port))
         finally:
             risk.send_signal(signal.SIGCONT)
+
+
+def test_an_entry_of_an_epoch_that_is_over_reaches_no_venue_in_this_life_or_the_next_and_an_exit_does(desk):
+    async def story() -> None:
+        async with Services(desk) as services:
+            exchange = await services.exchange()
+            floor = exchange.pits[SYMBOL].floor
+            await services.start("executor")
+            await until(lambda: floor.known_ms and floor.matching.now)
+
+            def there(*names: str):
+                return until(lambda: {o.order_id for o in floor.matching.open_orders()} == {*names})
+
+            await services.tell(SIG_APPROVED, approved("E-new", 2), approved("E-old", 1), approved("X1-old", 1, TARGET))
+            await there("E-new", "X1-old")
+            executor = services.workers["executor"].background[0].__self__
+            await services.tell(CONTROL_EVENTS, ("control", encode(Control("c1", HEALTH, "rollout", "begins", 3, 0))))
+            await until(lambda: executor.epoch == 3)
+            await services.tell(SIG_APPROVED, approved("E-two", 2), approved("E-three", 3))
+            await there("E-new", "X1-old", "E-three")
+            await services.stop("executor")
+            await services.start("executor")
+            await services.tell(SIG_APPROVED, approved("E-late", 2), approved("X2-late", 2, TARGET))
+            await there("E-new", "X1-old", "E-three", "X2-late")
+            refused = {r.order_id: r.reason for told in await services.said(EXEC_REPORTS) if isinstance(told, Reports)
+                       for r in told.items if r.status == "rejected"}
+            assert refused == dict.fromkeys(("E-old", "E-two", "E-late"), reasons.STALE_EPOCH)
+
+    asyncio.run(story())
 
 
 def test_where_the_executor_is_dead_the_command_itself_takes_entries_back(desk, monkeypatch, capsys):
