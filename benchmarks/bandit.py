@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks._arms import World, lived, logged
 from config import settings as config
 from engine.rewards import ope
-from scripts._arguments import ended, share, some_seconds
+from scripts._arguments import ended, natural, positive, share, some_seconds
 from store import choices, disk, importers
 from store.closed import frames_of
 from store.figures_rewards import regret_curves
@@ -146,12 +146,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--confidence", type=share, metavar="P", help="with --market: let candidates in from this probability on")
     parser.add_argument("--cooldown", type=some_seconds, default=5.0, metavar="S",
                         help="with --market: between two entries of a symbol, so that there is something to learn from (default 5)")
-    parser.add_argument("--rounds", type=int, default=20_000, help="orders in each world (default 20,000)")
-    parser.add_argument("--seed", type=int, default=1, help="of the worlds (default 1)")
+    parser.add_argument("--rounds", type=positive, default=20_000, help="orders in each world (default 20,000)")
+    parser.add_argument("--seed", type=natural, default=1, help="of the worlds (default 1)")
     parser.add_argument("--plot", type=Path, help="write the curves of cumulated regret as a page")
     parser.add_argument("--log", type=Path, help="write the rows of the first world, .parquet or .jsonl")
-    parser.add_argument("--coverage", type=int, default=0, metavar="N", help="value N logs instead, and count")
-    parser.add_argument("--rows", type=int, default=3_000, help="of each of those logs (default 3,000)")
+    parser.add_argument("--coverage", type=natural, default=0, metavar="N", help="value N logs instead, and count")
+    parser.add_argument("--rows", type=positive, default=3_000, help="of each of those logs (default 3,000)")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     args = parser.parse_args(argv)
     settings = config.load(*args.config)

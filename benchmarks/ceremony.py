@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks._typed import Live, Typed, Wrong, environment
 from config.settings import ROOT, load
-from scripts._arguments import port, positive, some_seconds
+from scripts._arguments import ended, port, positive, some_seconds
 from streams import broker as brokers
 
 SYMBOLS = "BTCUSDT,ETHUSDT,SOLUSDT"
@@ -332,7 +332,7 @@ def walk(c: Ceremony, phases: list[str]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser("python -m benchmarks ceremony", description=__doc__,
+    parser = argparse.ArgumentParser("python -m benchmarks.ceremony", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--phases", default=",".join(PHASES), help=f"some of {', '.join(PHASES)} (default all)")
     parser.add_argument("--list", action="store_true", help="what the phases are")
@@ -368,4 +368,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="replace what is there")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     args = parser.parse_args(argv)
+    if not 0 < args.first < 1:
+        parser.error(f"argument --first: {args.first:g} is not a share above 0 and below 1")
+    if not 0 < args.cost_ratio < inf:
+        parser.error(f"argument --cost-ratio: {args.cost_ratio:g} is not a number above 0")
     told = (args.source, args.out, args.first, args.cost_ratio, args.created_at_utc, args.force)
     try:
         if os.environ.get("PREFECT_API_URL"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.fillprob.documents import Refused
 from engine.fillprob.evaluation import COST_RATIO
-from scripts._arguments import ended
+from scripts._arguments import ended, number
 from scripts.fill_prob_summary import lines
 from store import disk, fill_outcomes, virtual_orders
 from store.artifacts import ArtifactError, created_at
@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, required=True, help="the folder of a dataset")
     parser.add_argument("--model", type=Path, required=True, help="the model's folder")
     parser.add_argument("--out-dir", type=Path, required=True, help="the evaluation's folder")
-    parser.add_argument("--cost-ratio", type=float, default=COST_RATIO, help=f"worth of an avoided loss, in wins (default {COST_RATIO})")
+    parser.add_argument("--cost-ratio", type=number(float, 0, above=True), default=COST_RATIO,
+                        help=f"worth of an avoided loss, in wins (default {COST_RATIO})")
     parser.add_argument("--force", action="store_true", help="replace an evaluation that is there")
     parser.add_argument("--created-at-utc", metavar="T", help="written into the report as generated_at, like 2026-01-06T00:00:00Z")
     args = parser.parse_args(argv)

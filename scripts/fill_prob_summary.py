@@ -68,6 +68,7 @@ def found(folder: Path) -> tuple[list[str], bool]:
     return [*out, *(f"  {name}: {why}" for name, why in sorted(bad.items()))], not bad
 
 
+@disk.told("fill_prob_summary")
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser("python -m scripts.fill_prob_summary", description=__doc__,
@@ -104,4 +105,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(disk.told("fill_prob_summary")(main)))
+    raise SystemExit(ended(main))

@@ -22,7 +22,7 @@ from config import settings as config
 from engine.rewards import ope
 from engine.rewards.attribution import Attributed
 from engine.rewards.bandit import Bandit, BanditState
-from scripts._arguments import ended
+from scripts._arguments import ended, number
 from store.choices import ChoicesError, read
 from store.database import LedgerError
 from store.ledger import ledger_url
@@ -101,15 +101,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", help="a .parquet or .jsonl file, or a ledger's URL; default: the settings' ledger")
     parser.add_argument("--state", type=Path, help="a saved bandit (msgpack) whose best arm is valued")
     parser.add_argument("--how", choices=(*ope.HOWS, "all"), default="all", help="importance sampling, self-normalised, doubly robust")
-    parser.add_argument("--clip", type=float, help="cut weights to this: less spread, biased towards 0 (default: uncut)")
-    parser.add_argument("--confidence", type=float, default=0.95, help="of each interval (default 0.95)")
+    parser.add_argument("--clip", type=number(float, 0, above=True),
+                        help="cut weights to this: less spread, biased towards 0 (default: uncut)")
+    parser.add_argument("--confidence", type=number(float, 0, above=True, most=1), default=0.95, help="of each interval (default 0.95)")
     parser.add_argument("--matched", choices=("certain", "all"), default="certain",
                         help="certain (default): rows found by order id, or without an outcome; all: those guessed by symbol and time too")
     parser.add_argument("--json", action="store_true", help="for programs: every field")
     parser.add_argument("--config", action="append", default=[], help="YAML that overrides config/default.yaml")
     args = parser.parse_args(argv)
-    if not 0 < args.confidence < 1 or (args.clip is not None and args.clip <= 0):
-        parser.error("--confidence lies between 0 and 1, --clip above 0")
+    if args.confidence == 1:
+        parser.error("argument --confidence: 1 is certainty: no interval has it")
     settings = config.load(*args.config)
     try:
         everything = read(args.rows or ledger_url(settings))

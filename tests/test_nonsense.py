@@ -45,6 +45,12 @@ NONSENSE = [
     ("scripts.verify_ledger", ["--anchors", "/nosuch"]), ("scripts.verify_ledger", ["--anchors", str(ROOT)]),
     ("scripts.verify_ledger", ["--anchor", ""]), ("scripts.verify_ledger", ["--ledger", f"sqlite:///{ROOT}"]),
     ("scripts.why", [""]), ("scripts.why", [" "]), ("scripts.why", ["x", "--ledger", "nosuch"]),
+    ("scripts.off_policy", ["--clip", "nan"]), ("scripts.off_policy", ["--clip", "0"]), ("scripts.off_policy", ["--clip", "inf"]),
+    ("scripts.off_policy", ["--confidence", "nan"]), ("scripts.off_policy", ["--confidence", "1"]),
+    ("scripts.eval_fill_model_v0", ["--dataset", "x", "--model", "x", "--out-dir", "x", "--cost-ratio", "nan"]),
+    ("benchmarks.bandit", ["--rounds", "0"]), ("benchmarks.bandit", ["--rows", "-1"]), ("benchmarks.bandit", ["--coverage", "x"]),
+    ("flows.train_fill_model", ["--first", "nan"]), ("flows.train_fill_model", ["--first", "1.5"]),
+    ("flows.train_fill_model", ["--cost-ratio", "nan"]), ("flows.train_fill_model", ["--cost-ratio", "-1"]),
     ("scripts.migrate", ["--ledger", "nosuch"]),
     ("scripts.rebuild_projections", ["--ledger", f"sqlite:///{ROOT}/README.md"]), ("scripts.promote_model", ["--to", "nosuch"]),
     ("scripts.backup", ["--ledger", "nosuch"]), ("scripts.warm", ["nosuch"]), ("scripts.cli", [""]), ("scripts.cli", ["--nosuch"])]
@@ -81,6 +87,13 @@ def test_every_program_ends_quietly_where_its_reader_has_gone(path):
     text = path.read_text()
     assert "raise SystemExit(ended(main))" in text
     assert ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("path", programs(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_program_reads_a_number_that_nobody_checks(path):
+    for call in (n for n in ast.walk(ast.parse(path.read_text())) if getattr(getattr(n, "func", None), "attr", "") == "add_argument"):
+        kinds = [ast.unparse(k.value) for k in call.keywords if k.arg == "type"]
+        assert not {"float", "int"} & {*kinds}, f"{ast.unparse(call)}: nan and a number out of range pass; scripts/_arguments.py has types"
 
 
 @pytest.mark.parametrize("command", [["scripts.validate_config", "--show"], ["scripts.cli"], ["benchmarks"]], ids=" ".join)

@@ -131,6 +131,13 @@ def test_in_five_hundred_logs_the_intervals_hold_the_truth_as_often_as_they_say(
 
 # the bandit in a world that is known
 
+@pytest.mark.parametrize("propensity", [0.05, 0.5, 1.0])
+def test_a_self_normalised_mean_of_one_effective_row_is_as_uncertain_as_rewards_can_be(propensity):
+    log = paper(rewards=(0.7, 0.1, -0.3, 0.2), propensities=(propensity, 0.5, 0.5, 0.5), arms=(1, 0, 0, 0))
+    found = ope.snips(log, ope.fixed(log, "b"))
+    assert (found.value, found.ess, found.normal) == (pytest.approx(0.7), pytest.approx(1.0), (-1.0, 1.0))
+
+
 def test_the_bandit_finds_the_best_arm_and_gives_away_less_than_uniform_draws():
     world = World(NAMES, 1, 0.3, 0.1)
     contexts = world.contexts(50_000)

@@ -18,6 +18,7 @@ import numpy as np
 
 LOW, HIGH = -1.0, 1.0       # rewards lie between
 FOLDS, PENALTY = 5, 1.0
+SPREAD = 3.0                # effective rows below which a spread says nothing: one degree of freedom is the mean's
 HOWS = ("ips", "snips", "dr")
 
 
@@ -187,7 +188,8 @@ def ips(log_: Log, policy: np.ndarray, confidence: float = 0.95, clip: float | N
 
 
 def snips(log_: Log, policy: np.ndarray, confidence: float = 0.95, clip: float | None = None) -> Estimate:
-    """Σ w·r / Σ w. Its Bernstein interval is the set of values v for which mean(w·(r − v)) may be 0, which at the true one it is."""
+    """Σ w·r / Σ w. Where it is the mean of next to one row it errs by nothing that the rows could show: its normal interval is then all
+    that rewards can be. Its Bernstein interval is the set of values v for which mean(w·(r − v)) may be 0, which at the true one it is."""
     w, most, clipped = weights(log_, policy, clip)
     if not w.any():
         return nothing("snips")
@@ -197,7 +199,8 @@ def snips(log_: Log, policy: np.ndarray, confidence: float = 0.95, clip: float |
         terms = w * (log_.rewards - v)
         return n < 2 or abs(float(terms.mean())) <= radius(float(terms.var(ddof=1)), n, most * (HIGH - LOW), confidence)
 
-    return Estimate("snips", value, _normal(value, w * (log_.rewards - value), float(w.mean()), confidence),
+    normal = _normal(value, w * (log_.rewards - value), float(w.mean()), confidence) if effective(w) >= SPREAD else Interval(LOW, HIGH)
+    return Estimate("snips", value, normal,
                     Interval(_edge(possible, value, LOW), _edge(possible, value, HIGH)), effective(w), clipped)
 
 
