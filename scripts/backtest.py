@@ -78,6 +78,14 @@ def opened(args: argparse.Namespace, finish: bool = True) -> tuple[config.Settin
     return settings, Closed(settings, scorer, frames, args.session, finish=finish, gating=fill_model.gating(settings, found))
 
 
+def nothing(args: argparse.Namespace, prog: str) -> int:
+    """Says that the arguments leave no event of the market, and the status for it."""
+    bounds = [f"{word} {datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}" for word, ms in (("from", args.start), ("to", args.end))
+              if ms is not None]
+    print(f"{prog}: {' '.join([args.market or 'the archive', *bounds])}: no event of the market is there; nothing was run", file=sys.stderr)
+    return 2
+
+
 @disk.told("backtest")
 def main(argv: list[str] | None = None) -> int:
     parser = arguments(__doc__ or "", "backtest")
@@ -112,6 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ArchiveError, importers.RecordingError) as error:
         print(error, file=sys.stderr)
         return 1
+    if not closed.events:
+        return nothing(args, "backtest")
     took = time.perf_counter() - began
     print(
         f"{closed.events:,} events, {closed.candidates:,} candidates, {(ms - first_ms) / 3.6e6:.1f} hours of market in {took:.1f} s "

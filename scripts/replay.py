@@ -9,7 +9,7 @@
                                                      planned volume, what bounded it, multipliers, refusals, result after fees
 
 Every transaction of a journal is checked against its hash before the Desk sees it. Exits with 2 where the journal cannot be read or is
-not what was written (which transaction is said), with 1 where a market cannot be read.
+not what was written (which transaction is said), or where there is nothing to run; with 1 where a market cannot be read.
 """
 import sys
 import time
@@ -20,7 +20,7 @@ import msgspec
 from config import settings as config
 from scripts._arguments import ended, share
 from scripts._stages import side_by_side
-from scripts.backtest import arguments, market_of, opened
+from scripts.backtest import arguments, market_of, nothing, opened
 from store.archive import ArchiveError
 from store.audit import rerun
 from store.closed import Digests
@@ -37,6 +37,9 @@ def journal(url: str, settings: config.Settings) -> int:
         seq, said, written = (wrong[0], *(msgspec.msgpack.decode(blob) if blob else "nothing" for blob in wrong[1:]))
         print(f"transaction {seq}: the journal says {written},\nthe re-run says {said}", file=sys.stderr)
         return 1
+    if not facts:
+        print("replay: the journal holds no fact; nothing was run again", file=sys.stderr)
+        return 2
     took = time.perf_counter() - began
     print(f"{facts:,} facts, {answers:,} answers: byte-equal ({facts / max(took, 1e-9):,.0f} facts/s)")
     print(f"sha256 candidates and scores  {digests.scores} ({digests.count:,})\nsha256 decisions and orders   {digests.decisions}")
@@ -74,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ArchiveError, RecordingError) as error:
         print(error, file=sys.stderr)
         return 1
+    if not closed.events:
+        return nothing(args, "replay")
     took = time.perf_counter() - began
     print(f"{closed.events:,} events, {closed.candidates:,} candidates ({closed.events / took:,.0f} events/s)")
     print(f"sha256 candidates and scores  {digests.scores} ({digests.count:,})\nsha256 decisions and orders   {digests.decisions}")

@@ -9,10 +9,11 @@ from models import register
 from benchmarks import bandit
 from engine.facts import ENTRY, Order, Outcome
 from engine.scoring.features import FEATURES
-from scripts import replay, simulate_market
+from scripts import backtest, replay, simulate_market
 from scripts._stages import lines
 from store.closed import Closed, frames_of
 from store.figures_stages import leading, stages_figure
+from store.ledger import Ledger
 from store.scorer import Scorer
 from store.stages import SEQUENCE, compared, flags_of
 
@@ -122,3 +123,21 @@ def test_on_a_market_the_bandit_is_measured_against_every_arm_run_alone(ground, 
     best = max(alone, key=alone.get)
     assert float(told[best][4]) == 0 and float(told["uniform"][4]) == pytest.approx(alone[best] - float(told["uniform"][2]), abs=2e-4)
     assert told["uniform"][5] == "100.0%"
+
+
+@pytest.mark.parametrize("command", [replay, backtest])
+def test_a_stretch_of_market_in_which_nothing_is_there_is_said_and_has_no_digest(ground, capsys, monkeypatch, command):
+    monkeypatch.setenv("SLUICE_DATA", str(ground / "data"))
+    common = [str(ground / "market"), "--models", str(ground / "models")]
+    assert command.main([*common, "--start", "2030-01-01"]) == 2
+    told = capsys.readouterr()
+    assert "from 2030-01-01 00:00: no event of the market is there; nothing was run" in told.err and "sha256" not in told.out
+    assert command.main(common) == 0 and "sha256" in capsys.readouterr().out
+
+
+def test_a_journal_without_a_fact_is_no_proof(tmp_path, capsys):
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    Ledger(url, "risk").close()
+    assert replay.main(["--journal", url]) == 2
+    told = capsys.readouterr()
+    assert "the journal holds no fact" in told.err and "byte-equal" not in told.out
