@@ -122,7 +122,7 @@ def test_a_bad_file_keeps_the_desk_from_starting_and_is_named_with_its_key(tmp_p
     with pytest.raises(ConfigError) as caught:
         load(env={"SLUICE_FILL_CURVE": str(path)})
     [fault] = caught.value.faults
-    assert fault.startswith(f"sizing.fill_curve: {path}: ") and words in fault
+    assert fault.startswith(f"SLUICE_FILL_CURVE: sizing.fill_curve: {path}: ") and words in fault
 
 
 def test_a_curve_cannot_be_written_into_the_settings_themselves(tmp_path):

@@ -198,8 +198,9 @@ def test_fills_become_a_model_and_its_evaluation_by_later_trips_in_the_same_byte
     assert train_fill_model.main(["--source", str(tmp_path / "fills.json"), "--out", str(tmp_path / "ml")]) == 1
     assert "--force" in capsys.readouterr().err
     for share in ("0", "1", "-0.5", "nan"):
-        assert train_fill_model.main(["--source", str(tmp_path / "fills.json"), "--out", str(tmp_path / "none"), f"--first={share}"]) == 1
-        assert "--first: " in capsys.readouterr().err
+        with pytest.raises(SystemExit) as ended:
+            train_fill_model.main(["--source", str(tmp_path / "fills.json"), "--out", str(tmp_path / "none"), f"--first={share}"])
+        assert ended.value.code == 2 and "--first: " in capsys.readouterr().err
     (tmp_path / "fills.json").write_text("[]")
     assert train_fill_model.main(["--source", str(tmp_path / "fills.json"), "--out", str(tmp_path / "none")]) == 1
     assert "0 round trips of 0 fills" in capsys.readouterr().err and not (tmp_path / "none").exists()

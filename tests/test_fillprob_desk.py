@@ -94,7 +94,7 @@ def test_a_folder_that_is_no_model_keeps_the_desk_from_starting_and_is_named_wit
         with pytest.raises(ConfigError) as caught:
             load(env={"SLUICE_FILL_CURVE": str(folder)})
         [fault] = caught.value.faults
-        assert fault.startswith("sizing.fill_curve: ") and str(folder) in fault and words in fault
+        assert fault.startswith("SLUICE_FILL_CURVE: sizing.fill_curve: ") and str(folder) in fault and words in fault
     (folder / "model.json").write_bytes(blob)
     with pytest.raises(ConfigError, match="schema_unsupported"):
         load(env={"SLUICE_FILL_CURVE": str(folder)})
