@@ -222,8 +222,8 @@ def released(stack: Stack, settings: Settings) -> None:
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         stack.keep()
+        waiting = list(killing.controls.folder(settings).glob("*.json"))     # first: a file goes once its word is in the ledger
         heard = killing.controls.in_force(killing.ledger_url(settings)).kills
-        waiting = list(killing.controls.folder(settings).glob("*.json"))
         if heard and not waiting:
             given = killing.release(settings, "bench", "the trial is over", heard)
             ends = time.monotonic() + 5
