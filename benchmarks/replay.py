@@ -23,7 +23,7 @@ from benchmarks._bench import told
 from config import settings as config
 from engine.facts import Approved, Cancel, Dropped, DroppedBatch, Market, Order, Outcome, Outcomes
 from engine.fillprob.gate import Gating
-from engine.fillprob.models import warm
+from engine.fillprob.models import ready
 from engine.scoring.signals import SignalEngine
 from scripts._arguments import ended, filled, natural, positive, share
 from store import archive, importers
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
             model = load_model(args.gate)
         except (OSError, ValueError) as error:
             raise SystemExit(f"--gate: {error}") from None
-        warm(model)
+        ready(model)
         gating = Gating(msgspec.structs.replace(settings.fill_prob, enforce=False, evidence=False), model.to_json().decode())
     root, symbols = importers.open_recording(args.market, settings.folder("data") / "recordings", settings)
     symbol = symbols[0]

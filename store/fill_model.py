@@ -49,7 +49,7 @@ def served_model(folder: Path) -> tuple[models.FillModelV | None, str]:
         model = models.loaded(read(folder / model_v0.MANIFEST), read(folder / model_v0.FILE))
     except Refused as no:
         return None, f"FILL_MODEL_LOAD_FAILED reason={no.code} path={folder} detail={no.detail}"
-    models.warm(model)
+    models.ready(model)
     return model, (f"FILL_MODEL_LOADED n_bins={model.about()['n_bins']} global_prior_bps={model.global_prior_bps} "
                    f"n_train_rows={model.n_train_rows} path={folder}")
 

@@ -1,10 +1,14 @@
 """The house plan as a table: who may import whom, and that the engine has no clock, no environment and no dice of its own."""
 import ast
+import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from scripts.warm import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("engine", "config", "store", "streams", "flows", "dashboard", "grafana", "alerts", "scripts", "benchmarks")
@@ -142,3 +146,10 @@ def test_every_import_of_the_product_is_declared_in_pyproject():
             if modules.get(top, top.replace("_", "-")).lower() not in said:
                 faults.append(f"{path.relative_to(ROOT)}: line {line}: {top} is in no dependency of pyproject.toml")
     assert not faults, "\n".join(faults)
+
+
+def test_what_make_env_compiles_asks_for_nothing():
+    names = kernels()
+    assert "engine.scoring.signals" in names
+    for name in names:
+        assert not inspect.signature(importlib.import_module(name).warm).parameters, f"{name}.warm is called without arguments"

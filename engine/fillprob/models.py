@@ -31,7 +31,7 @@ def _schema(said: object, name: str) -> str:
     return said
 
 
-def warm(model: FillModelV) -> None:
+def ready(model: FillModelV) -> None:
     """Has a model's kernels compiled before the first order waits for them."""
     if isinstance(model, FillModelV1):
         model_v1.warm()
