@@ -4,13 +4,15 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from engine.fillprob.documents import PARSE_ERROR, Refused
+from engine.fillprob.documents import PARSE_ERROR, Refused, parsed, pinned, sha256
 from store import disk
 
+MANIFEST = "manifest.json"
 STAMP = "%Y-%m-%dT%H:%M:%SZ"
 PLAIN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -33,6 +35,21 @@ def created_at(said: str | None = None, env: Mapping[str, str] = os.environ) -> 
     if epoch and not re.fullmatch(r"\d{1,10}", epoch):
         raise ArtifactError(f"SOURCE_DATE_EPOCH: {epoch!r} is not a number of seconds since 1970")
     return datetime.fromtimestamp(int(epoch) if epoch else int(time.time()), UTC).strftime(STAMP)
+
+
+def columns_of(folder: Path, name: str, schema: str, columns: Sequence[str], maker: str) -> tuple[bytes, dict[str, Any], str]:
+    """The data file `name` of a dataset, its manifest and the manifest's hash; `ArtifactError` where it is not what that says."""
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such dataset; python -m scripts.{maker} makes one")
+    try:
+        head = read(folder / MANIFEST)
+        manifest = parsed(head, MANIFEST)
+        blob = pinned(manifest, name, read(folder / name))
+    except Refused as no:
+        raise ArtifactError(f"{folder}: {no}") from None
+    if manifest.get("schema_version") != schema or manifest.get("columns") != list(columns):
+        raise ArtifactError(f"{folder / MANIFEST}: schema_version or columns are not those of {schema}")
+    return blob, manifest, sha256(head or b"")
 
 
 def publish(folder: Path, files: Mapping[str, bytes], force: bool = False, known: Iterable[str] = ()) -> Path:

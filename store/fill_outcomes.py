@@ -16,11 +16,11 @@ import sqlalchemy as sa
 
 from engine.facts import BUY, SELL, account_of
 from engine.fillprob.dataset import COLUMNS, IMPORT, PAPER, REAL, SCHEMA, Execution, Roundtrip
-from engine.fillprob.documents import Refused, parsed, pinned, pretty, sha256
-from store.artifacts import ArtifactError, publish, read
+from engine.fillprob.documents import pretty, sha256
+from store.artifacts import MANIFEST, ArtifactError, columns_of, publish
 from store.database import connect, naming, reading, shown
 
-DATA, MANIFEST = "data.parquet", "manifest.json"
+DATA = "data.parquet"
 KINDS: dict[type, pa.DataType] = {str: pa.string(), float: pa.float64(), int: pa.int64()}
 NARROW = ("entry_fill_count", "exit_fill_count", "pnl_bps")
 TABLE = pa.schema([(name, pa.int32() if name in NARROW else KINDS[kind]) for name, kind in Roundtrip.__annotations__.items()])
@@ -136,16 +136,7 @@ def write(rows: Sequence[Roundtrip], out_dir: Path, dataset_id: str, created_at_
 
 def load(folder: Path) -> tuple[list[Roundtrip], str]:
     """The rows of a dataset and the hash of its manifest; `ArtifactError` where it is not what its manifest says."""
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: no such dataset; python -m scripts.build_fill_dataset_v1 makes one")
-    try:
-        head = read(folder / MANIFEST)
-        manifest = parsed(head, MANIFEST)
-        blob = pinned(manifest, DATA, read(folder / DATA))
-    except Refused as no:
-        raise ArtifactError(f"{folder}: {no}") from None
-    if manifest.get("schema_version") != SCHEMA or manifest.get("columns") != list(COLUMNS):
-        raise ArtifactError(f"{folder / MANIFEST}: schema_version or columns are not those of {SCHEMA}")
+    blob, manifest, digest = columns_of(folder, DATA, SCHEMA, COLUMNS, "build_fill_dataset_v1")
     try:
         table = pq.read_table(pa.BufferReader(blob))
         rows = msgspec.convert(table.to_pylist(), list[Roundtrip])
@@ -153,7 +144,7 @@ def load(folder: Path) -> tuple[list[Roundtrip], str]:
         raise ArtifactError(f"{folder / DATA}: not the rows of {SCHEMA} ({error})") from None
     if len(rows) != manifest.get("row_count"):
         raise ArtifactError(f"{folder}: {len(rows)} rows, its manifest says {manifest.get('row_count')!r}")
-    return rows, sha256(head or b"")
+    return rows, digest
 
 
 def gathered(sources: Iterable[Iterable[Execution]]) -> Iterator[Execution]:

@@ -17,7 +17,7 @@ from config.settings import Settings
 from engine.execution.ladder import passive
 from engine.facts import Frame, join
 from engine.fillprob import virtual
-from engine.fillprob.documents import Refused, parsed, pinned, pretty, sha256
+from engine.fillprob.documents import Refused, parsed, pretty, sha256
 from engine.fillprob.order_features import NAMES, order_rows
 from engine.rewards.arms import arm
 from engine.scoring.features import FEATURES
@@ -25,11 +25,11 @@ from engine.scoring.labels import Stream, stream_of
 from engine.scoring.signals import Columns, SignalEngine
 from engine.settings import Instrument
 from store import archive
-from store.artifacts import ArtifactError, publish, read
+from store.artifacts import MANIFEST, ArtifactError, columns_of, publish, read
 
 SCHEMA = "virtual_orders_v1"
 SIGMA, TOUCHES = FEATURES.index("sigma"), (FEATURES.index("touch_bids"), FEATURES.index("touch_asks"))
-DATA, MANIFEST = "data.parquet", "manifest.json"
+DATA = "data.parquet"
 COLUMNS = ("symbol", "ts_ms", "side", "price_ticks", "lots", "horizon_ms", "candidate", "bid", "ask", "touch_own", "first_ms", "whole_ms")
 FEATURE_COLUMNS = tuple(f"feature.{name}" for name in NAMES)
 KINDS = {"symbol": pa.string(), "candidate": pa.bool_(), "touch_own": pa.float32(), "ts_ms": pa.int64(), "side": pa.int8()}
@@ -172,23 +172,14 @@ def is_one(folder: Path) -> bool:
 
 def load(folder: Path) -> tuple[Orders, str]:
     """The orders of a dataset and the hash of its manifest; `ArtifactError` where it is not what its manifest says."""
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: no such dataset; python -m scripts.build_virtual_orders makes one")
-    try:
-        head = read(folder / MANIFEST)
-        manifest = parsed(head, MANIFEST)
-        blob = pinned(manifest, DATA, read(folder / DATA))
-    except Refused as no:
-        raise ArtifactError(f"{folder}: {no}") from None
-    if manifest.get("schema_version") != SCHEMA or manifest.get("columns") != [*COLUMNS, *FEATURE_COLUMNS]:
-        raise ArtifactError(f"{folder / MANIFEST}: schema_version or columns are not those of {SCHEMA}")
+    blob, manifest, digest = columns_of(folder, DATA, SCHEMA, [*COLUMNS, *FEATURE_COLUMNS], "build_virtual_orders")
     try:
         table = pq.read_table(pa.BufferReader(blob)).cast(TABLE)
     except (pa.ArrowException, ValueError) as error:
         raise ArtifactError(f"{folder / DATA}: not the rows of {SCHEMA} ({error})") from None
     if len(table) != manifest.get("row_count"):
         raise ArtifactError(f"{folder}: {len(table)} rows, its manifest says {manifest.get('row_count')!r}")
-    return of_table(table), sha256(head or b"")
+    return of_table(table), digest
 
 
 def of_table(table: pa.Table) -> Orders:

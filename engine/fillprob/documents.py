@@ -54,6 +54,14 @@ def parsed(blob: bytes | None, name: str) -> dict[str, Any]:
     return document
 
 
+def declared(blob: bytes | None, name: str, schema: str) -> dict[str, Any]:
+    """A manifest that says to be of this schema."""
+    head = parsed(blob, name)
+    if head.get("schema_version") != schema:
+        raise Refused(SCHEMA_UNSUPPORTED, f"{name}: schema_version: {head.get('schema_version')!r} is not {schema!r}")
+    return head
+
+
 def pinned(manifest: dict[str, Any], name: str, blob: bytes | None) -> bytes:
     """The file that a manifest names, if its bytes are the ones that were hashed."""
     if blob is None:

@@ -20,6 +20,7 @@ from engine.fillprob.documents import (
     OUT_OF_RANGE,
     SCHEMA_UNSUPPORTED,
     Refused,
+    declared,
     is_int,
     parsed,
     pinned,
@@ -182,10 +183,7 @@ def _said(value: Any) -> str:
 
 def loaded(manifest: bytes | None, model: bytes | None) -> FillModelV1:
     """A model from its two files; `Refused` says which code and why."""
-    head = parsed(manifest, MANIFEST)
-    if head.get("schema_version") != SCHEMA:
-        raise Refused(SCHEMA_UNSUPPORTED, f"{MANIFEST}: schema_version: {head.get('schema_version')!r} is not {SCHEMA!r}")
-    return of_json(pinned(head, FILE, model))
+    return of_json(pinned(declared(manifest, MANIFEST, SCHEMA), FILE, model))
 
 
 def of_json(blob: bytes) -> FillModelV1:
